@@ -1,1 +1,311 @@
-//! (to be built)
+//! `counterseal.toml`: what an operator sets.
+//!
+//! One file in the home. Each value can be overridden by an environment variable `COUNTERSEAL_<SECTION>_<KEY>`
+//! (`COUNTERSEAL_LISTEN_PARTNER=0.0.0.0:8443`). Unknown sections and keys are refused by name.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Did;
+
+/// The file's name within the home.
+pub const FILE: &str = "counterseal.toml";
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{path} can't be read: {error}; make a home with `counterseal init`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        error: std::io::Error,
+    },
+    /// Not TOML, or not ours.
+    #[error("{path}: {error}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Position and reason.
+        error: String,
+    },
+    /// A value that makes no sense.
+    #[error("{key} = {value}: {problem}")]
+    Value {
+        /// `section.key`.
+        key: &'static str,
+        /// The offending value.
+        value: String,
+        /// What is wrong and what to do.
+        problem: &'static str,
+    },
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who we are.
+    pub participant: Participant,
+    /// Where we listen.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Where datasets may lie.
+    #[serde(default)]
+    pub sources: Sources,
+    /// What holds for every offer.
+    #[serde(default)]
+    pub policy: Policy,
+    /// How releases are bounded.
+    #[serde(default)]
+    pub release: Release,
+    /// How messages are delivered.
+    #[serde(default)]
+    pub outbox: Outbox,
+}
+
+/// `[participant]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Participant {
+    /// Our DID.
+    pub did: Did,
+    /// The name that partners see.
+    pub name: String,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Partners: Dataspace Protocol, peer extension, data plane; TLS 1.3.
+    pub partner: SocketAddr,
+    /// Management API; loopback.
+    pub management: SocketAddr,
+    /// The address by which partners reach us, where it differs from `partner` (a proxy, a name).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+}
+
+/// `[sources]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sources {
+    /// Folders beneath which datasets may lie; relative ones are within the folder of the configuration file.
+    pub roots: Vec<PathBuf>,
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// A Cedar file whose policies join every offer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global: Option<PathBuf>,
+    /// Obligations that hold for every release, whatever permit matched.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub floor: String,
+}
+
+/// `[release]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Release {
+    /// Seconds that a consumer has to acknowledge before an open release lapses.
+    pub deadline_seconds: u64,
+}
+
+/// `[outbox]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbox {
+    /// Seconds after which an undelivered message is given up, with a reason.
+    pub give_up_seconds: u64,
+    /// Seconds that one attempt may take.
+    pub attempt_seconds: u64,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            partner: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            management: SocketAddr::from(([127, 0, 0, 1], 8444)),
+            public_url: None,
+        }
+    }
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { roots: vec![PathBuf::from("data")] }
+    }
+}
+
+impl Default for Release {
+    fn default() -> Self {
+        Self { deadline_seconds: 24 * 3600 }
+    }
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { give_up_seconds: 600, attempt_seconds: 10 }
+    }
+}
+
+impl Config {
+    /// A new participant's configuration.
+    pub fn new(did: Did, name: String) -> Self {
+        Self {
+            participant: Participant { did, name },
+            listen: Listen::default(),
+            sources: Sources::default(),
+            policy: Policy::default(),
+            release: Release::default(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Reads `counterseal.toml` of this home, then the overrides from `environment`.
+    pub fn load(home: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let path = home.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::Read { path: path.clone(), error })?;
+        let parse = |error: String| ConfigError::Parse { path: path.clone(), error };
+        let mut table: toml::Table = toml::from_str(&text).map_err(|error| parse(error.to_string()))?;
+        let overridden = overlay(&mut table, environment);
+        let mut config: Self = if overridden {
+            toml::Value::Table(table).try_into().map_err(|error: toml::de::Error| parse(error.to_string()))?
+        } else {
+            // straight from the text: errors carry line and column
+            toml::from_str(&text).map_err(|error| parse(error.to_string()))?
+        };
+        for root in &mut config.sources.roots {
+            *root = home.join(&*root);
+        }
+        config.policy.global = config.policy.global.map(|file| home.join(file));
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The URL by which partners reach us, without a trailing slash.
+    pub fn public_url(&self, bound: SocketAddr) -> String {
+        match &self.listen.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("https://{bound}"),
+        }
+    }
+
+    /// How long a message is tried.
+    pub fn give_up_after(&self) -> Duration {
+        Duration::from_secs(self.outbox.give_up_seconds)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if !self.listen.management.ip().is_loopback() {
+            return Err(ConfigError::Value {
+                key: "listen.management",
+                value: self.listen.management.to_string(),
+                problem: "the management API listens on loopback only; reach it by a tunnel",
+            });
+        }
+        if let Some(url) = &self.listen.public_url
+            && !url.starts_with("https://")
+        {
+            return Err(ConfigError::Value {
+                key: "listen.public_url",
+                value: url.clone(),
+                problem: "partners reach a connector by https:// only",
+            });
+        }
+        if self.listen.public_url.is_none() && self.listen.partner.ip().is_unspecified() {
+            return Err(ConfigError::Value {
+                key: "listen.partner",
+                value: self.listen.partner.to_string(),
+                problem: "every address is bound, so partners can't tell which one to use: set listen.public_url",
+            });
+        }
+        for (key, value) in [
+            ("release.deadline_seconds", self.release.deadline_seconds),
+            ("outbox.give_up_seconds", self.outbox.give_up_seconds),
+            ("outbox.attempt_seconds", self.outbox.attempt_seconds),
+        ] {
+            if value == 0 || value > 366 * 24 * 3600 {
+                return Err(ConfigError::Value {
+                    key,
+                    value: value.to_string(),
+                    problem: "must be between 1 second and 366 days",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts `COUNTERSEAL_SECTION_KEY` values over the file's; says whether there were any.
+fn overlay(table: &mut toml::Table, environment: impl IntoIterator<Item = (String, String)>) -> bool {
+    let mut any = false;
+    for (name, text) in environment {
+        let Some(rest) = name.strip_prefix("COUNTERSEAL_") else { continue };
+        let rest = rest.to_ascii_lowercase();
+        let Some((section, key)) = rest.split_once('_') else { continue };
+        if !["participant", "listen", "sources", "policy", "release", "outbox"].contains(&section) {
+            continue;
+        }
+        // a TOML value where it is one (`5`, `["a"]`), else a string
+        let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
+            .ok()
+            .and_then(|mut parsed| parsed.remove("v"))
+            .unwrap_or(toml::Value::String(text));
+        let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        if let toml::Value::Table(section) = section {
+            section.insert(key.to_owned(), value);
+            any = true;
+        }
+    }
+    any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(FILE), text).unwrap();
+        Config::load(home.path(), environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    const MINIMAL: &str = "[participant]\ndid = \"did:web:hospital.invalid\"\nname = \"Hospital\"\n";
+
+    #[test]
+    fn what_is_written_is_read() {
+        let config = Config::new(Did::parse("did:web:hospital.invalid").unwrap(), "Hospital".into());
+        let again = load(&toml::to_string(&config).unwrap(), &[]).unwrap();
+        assert_eq!(again.listen.partner, config.listen.partner);
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = load(MINIMAL, &[("COUNTERSEAL_LISTEN_PARTNER", "127.0.0.1:9"), ("COUNTERSEAL_HOME", "/x")]).unwrap();
+        assert_eq!(config.listen.partner.port(), 9);
+        let config = load(MINIMAL, &[("COUNTERSEAL_OUTBOX_GIVE_UP_SECONDS", "5")]).unwrap();
+        assert_eq!(config.outbox.give_up_seconds, 5);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = load(&format!("{MINIMAL}[listen]\npartnr = \"127.0.0.1:1\"\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("partnr") && error.contains("line 5"), "{error}");
+        let error = load(&format!("{MINIMAL}[listen]\nmanagement = \"0.0.0.0:1\"\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("listen.management = 0.0.0.0:1"), "{error}");
+        let error = load(&format!("{MINIMAL}[listen]\npublic_url = \"http://x\"\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("https"), "{error}");
+        assert!(load("x = ", &[]).is_err());
+    }
+}
