@@ -43,7 +43,9 @@ pub async fn deliver(
     body: &[u8],
     timeout: Duration,
 ) -> Delivery {
-    match ask(client, Ask { method: Method::POST, url, authorization, body: Some(body), limit: MAX_BODY, timeout }).await {
+    match ask(client, Ask { method: Method::POST, url, authorization, body: Some(body), limit: MAX_BODY, timeout })
+        .await
+    {
         Err(problem) => Delivery::NotYet(problem),
         Ok(Answer { status, body, .. }) if (200..300).contains(&status) => Delivery::Accepted { status, body },
         Ok(Answer { status, .. }) if matches!(status, 404 | 408 | 429) || status >= 500 => {
@@ -88,11 +90,7 @@ impl Answer {
     /// The URL of the next catalog page, if it is below the same address: a peer does not send us elsewhere.
     pub fn next(&self, base: &Address) -> Option<String> {
         let link = self.link.as_deref()?;
-        let url = if link.starts_with('?') {
-            base.join(&format!("/catalog/request{link}"))
-        } else {
-            link.to_owned()
-        };
+        let url = if link.starts_with('?') { base.join(&format!("/catalog/request{link}")) } else { link.to_owned() };
         let rest = url.strip_prefix(base.as_str())?;
         (rest.starts_with(['/', '?']) && !rest.contains("..")).then_some(url)
     }
@@ -170,7 +168,10 @@ fn next_link(headers: &HeaderMap) -> Option<String> {
         |link| {
             let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
             let next = |parameter: &str| {
-                parameter.trim().strip_prefix("rel=").is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
+                parameter
+                    .trim()
+                    .strip_prefix("rel=")
+                    .is_some_and(|rel| rel.trim_matches('"').eq_ignore_ascii_case("next"))
             };
             parameters.split(';').any(next).then(|| target.to_owned())
         },

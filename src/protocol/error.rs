@@ -10,7 +10,7 @@ use crate::{
     error::{Code, Refusal},
     id::Pid,
     protocol::{
-        json::{Malformed, MAX_BODY, code, object, sentences},
+        json::{MAX_BODY, Malformed, code, object, sentences},
         message::CONTEXT,
         negotiation, transfer,
     },
@@ -60,7 +60,11 @@ impl ProtocolError {
 
     /// 401: the connection says nothing about who calls.
     pub fn unauthenticated() -> Self {
-        Self::new(401, "unauthenticated", "this connection is not authenticated; connect with a certificate that we know")
+        Self::new(
+            401,
+            "unauthenticated",
+            "this connection is not authenticated; connect with a certificate that we know",
+        )
     }
 
     /// 413: more than [`MAX_BODY`] bytes.
@@ -120,10 +124,9 @@ pub struct Pids<'a> {
 /// # Errors
 /// 400 `pid-mismatch`. Ask only after the process was found and is the caller's, else the answer betrays that it exists.
 pub fn check_pids(message: Pids<'_>, stored: Pids<'_>) -> Result<(), ProtocolError> {
-    for (role, said, known) in [
-        ("providerPid", message.provider, stored.provider),
-        ("consumerPid", message.consumer, stored.consumer),
-    ] {
+    for (role, said, known) in
+        [("providerPid", message.provider, stored.provider), ("consumerPid", message.consumer, stored.consumer)]
+    {
         if let (Some(said), Some(known)) = (said, known)
             && said != known
         {
@@ -260,7 +263,8 @@ mod tests {
     #[test]
     fn errors_of_others_are_read_whatever_their_shape() {
         let read = |body: &str| read_refusal(409, body.as_bytes());
-        let edc = read(r#"{"@type":"ContractNegotiationError","code":"409","reason":["wrong state"],"@context":["x"]}"#);
+        let edc =
+            read(r#"{"@type":"ContractNegotiationError","code":"409","reason":["wrong state"],"@context":["x"]}"#);
         assert_eq!((edc.code.as_str(), edc.sentence.as_str()), ("409", "wrong state"));
         assert_eq!(read(r#"{"code":409,"reason":{"message":"no"}}"#).sentence, "no");
         assert_eq!(read(r#"{"code":"Not A Code!","detail":"d"}"#).code.as_str(), "other");

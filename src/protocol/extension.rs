@@ -16,13 +16,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    crypto::{SealingPublic, jws::Jws},
     error::Refusal,
     id::{AgreementId, ReleaseId, RequestId, Sha256},
     protocol::{
         error::{read_refusal, refusal_body},
         outgoing::segment,
     },
-    protocol::jws::{Jws, SealingPublic},
     time::Timestamp,
 };
 

@@ -161,9 +161,7 @@ pub fn maybe_id<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
 ) -> Result<Option<T>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::Null => Ok(None),
-        value => {
-            reference(value).map_err(D::Error::custom)?.parse().map(Some).map_err(D::Error::custom)
-        }
+        value => reference(value).map_err(D::Error::custom)?.parse().map(Some).map_err(D::Error::custom),
     }
 }
 

@@ -26,7 +26,6 @@ mod client;
 mod error;
 mod handler;
 mod json;
-pub mod jws;
 mod routes;
 
 use std::fmt;

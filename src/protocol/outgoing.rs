@@ -8,9 +8,7 @@ use crate::{
     id::{DatasetId, MessageId, Pid},
     protocol::{
         Party,
-        message::{
-            CatalogRequest, Counterpart, EventType, NegotiationMessage, Root, TransferMessage, write,
-        },
+        message::{CatalogRequest, Counterpart, EventType, NegotiationMessage, Root, TransferMessage, write},
     },
 };
 

@@ -1,7 +1,7 @@
 //! The server side: from a request to a [`Handler`] and back.
 //!
 //! Nothing of a body is read before the caller is known, never more than [`MAX_BODY`] of it, and not for longer than
-//! [`BODY_TIMEOUT`]. Trailing slashes are accepted everywhere.
+//! [`call::BODY_TIMEOUT`]. Trailing slashes are accepted everywhere.
 
 mod call;
 mod extension;
@@ -31,8 +31,6 @@ use crate::{
 };
 
 use self::call::Call;
-
-pub use self::call::BODY_TIMEOUT;
 
 /// The routes of the protocol and of the peer extension, to be served at the root of the partner listener. `node` puts a
 /// [`Caller`](super::Caller) on each authenticated request. (The data plane adds `releases/{id}/stream` to them, with
@@ -136,19 +134,21 @@ fn page(uri: &Uri) -> Option<String> {
 /// `Link` to the next page: below the service that the catalog names, which is our public `<base>`.
 fn next_link(catalog: &Catalog, next: &str) -> Option<HeaderValue> {
     let path = format!("/catalog/request?page={}", segment(next));
-    let url = catalog.service.first().map_or_else(|| format!("{BASE}{path}"), |service| service.endpoint_url.join(&path));
+    let url =
+        catalog.service.first().map_or_else(|| format!("{BASE}{path}"), |service| service.endpoint_url.join(&path));
     HeaderValue::from_str(&format!("<{url}>; rel=\"next\"")).ok()
 }
 
 async fn dataset(State(handler): State<Shared>, id: PathId, request: Request) -> Response {
-    let call = Call::new(handler, Family::Catalog, None, request);
-    let outcome = async {
-        let caller = call.caller()?;
-        let id = id.ok().and_then(|Path(id)| DatasetId::parse(id).ok()).ok_or_else(ProtocolError::not_found)?;
-        Ok(written(StatusCode::OK, &call.handler().dataset(&caller, &id).await?))
-    };
-    let outcome = outcome.await;
+    let mut call = Call::new(handler, Family::Catalog, None, request);
+    let outcome = dataset_shown(&mut call, id).await;
     call.respond(outcome)
+}
+
+async fn dataset_shown(call: &mut Call, id: PathId) -> Result<Response, ProtocolError> {
+    let caller = call.caller()?;
+    let id = id.ok().and_then(|Path(id)| DatasetId::parse(id).ok()).ok_or_else(ProtocolError::not_found)?;
+    Ok(written(StatusCode::OK, &call.handler().dataset(&caller, &id).await?))
 }
 
 // === negotiations ===
@@ -207,7 +207,9 @@ fn begins(message: &NegotiationMessage) -> Result<Party, ProtocolError> {
         None => Ok(party),
         Some(_) => Err(ProtocolError::bad(
             "pid-unexpected",
-            format!("a message that begins a negotiation has no `{party}Pid`; one that continues it goes to its own path"),
+            format!(
+                "a message that begins a negotiation has no `{party}Pid`; one that continues it goes to its own path"
+            ),
         )),
     }
 }
@@ -222,13 +224,15 @@ fn receiver(path: &Pid, message: Pids<'_>) -> Result<Party, ProtocolError> {
 }
 
 async fn negotiation(State(handler): State<Shared>, pid: PathId, request: Request) -> Response {
-    let call = Call::new(handler, Family::Negotiation, Some(pid), request);
-    let outcome = async {
-        let (caller, pid) = (call.caller()?, call.pid()?.ok_or_else(ProtocolError::not_found)?);
-        Ok(written(StatusCode::OK, &call.handler().negotiation(&caller, pid).await?))
-    };
-    let outcome = outcome.await;
+    let mut call = Call::new(handler, Family::Negotiation, Some(pid), request);
+    let outcome = negotiation_shown(&mut call).await;
     call.respond(outcome)
+}
+
+async fn negotiation_shown(call: &mut Call) -> Result<Response, ProtocolError> {
+    let caller = call.caller()?;
+    let pid = call.pid()?.ok_or_else(ProtocolError::not_found)?;
+    Ok(written(StatusCode::OK, &call.handler().negotiation(&caller, pid).await?))
 }
 
 // === transfers ===
@@ -275,17 +279,18 @@ async fn transfer_message(call: &mut Call, kind: TransferKind) -> Result<Respons
 }
 
 async fn transfer_process(State(handler): State<Shared>, pid: PathId, request: Request) -> Response {
-    let call = Call::new(handler, Family::Transfer, Some(pid), request);
-    let outcome = async {
-        let (caller, pid) = (call.caller()?, call.pid()?.ok_or_else(ProtocolError::not_found)?);
-        Ok(written(StatusCode::OK, &call.handler().transfer_process(&caller, pid).await?))
-    };
-    let outcome = outcome.await;
+    let mut call = Call::new(handler, Family::Transfer, Some(pid), request);
+    let outcome = transfer_shown(&mut call).await;
     call.respond(outcome)
+}
+
+async fn transfer_shown(call: &mut Call) -> Result<Response, ProtocolError> {
+    let caller = call.caller()?;
+    let pid = call.pid()?.ok_or_else(ProtocolError::not_found)?;
+    Ok(written(StatusCode::OK, &call.handler().transfer_process(&caller, pid).await?))
 }
 
 /// A root object as an answer.
 fn written<R: Root>(status: StatusCode, root: &R) -> Response {
     respond(status, &write(root, None))
 }
-

@@ -121,8 +121,7 @@ mod tests {
     #[test]
     fn a_state_is_final_exactly_if_nothing_leads_out_of_it() {
         for state in TransferState::ALL {
-            let leads_on =
-                TABLE.iter().filter(|row| row.0 == Some(state)).any(|row| row.2.iter().any(Option::is_some));
+            let leads_on = TABLE.iter().filter(|row| row.0 == Some(state)).any(|row| row.2.iter().any(Option::is_some));
             assert_eq!(state.is_final(), !leads_on, "{state:?}");
         }
     }

@@ -220,7 +220,9 @@ mod tests {
             let event = read::<ContractEvent>(&event(fine, tag())).unwrap();
             assert_eq!(event.consumer_pid, Pid::parse("c").unwrap());
         }
-        for wrong in [json!([]), json!("https://w3id.org/dspace/2024/1/context.json"), json!({"a": CONTEXT}), json!(null)] {
+        for wrong in
+            [json!([]), json!("https://w3id.org/dspace/2024/1/context.json"), json!({"a": CONTEXT}), json!(null)]
+        {
             assert_eq!(read::<ContractEvent>(&event(wrong, tag())), Err(Malformed::Context));
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    protocol::jws::Jws,
+    crypto::jws::Jws,
     id::{Pid, Sha256},
     protocol::{
         error::Pids,

@@ -151,7 +151,8 @@ fn constraint(value: &Value) -> Result<(), PolicyError> {
     match (logical.as_slice(), atoms) {
         ([Value::Array(parts)], atoms) if atoms.iter().any(Option::is_none) => parts.iter().try_for_each(constraint),
         ([], [Some(Value::String(_)), Some(Value::String(operator)), Some(right)])
-            if OPERATORS.contains(&operator.as_str()) && (right.is_string() || right.is_object() || right.is_array()) =>
+            if OPERATORS.contains(&operator.as_str())
+                && (right.is_string() || right.is_object() || right.is_array()) =>
         {
             Ok(())
         }
@@ -186,7 +187,19 @@ fn maybe_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Times
 const LOGICAL: [&str; 4] = ["and", "andSequence", "or", "xone"];
 
 const OPERATORS: [&str; 13] = [
-    "eq", "gt", "gteq", "lteq", "hasPart", "isA", "isAllOf", "isAnyOf", "isNoneOf", "isPartOf", "lt", "term-lteq", "neq",
+    "eq",
+    "gt",
+    "gteq",
+    "lteq",
+    "hasPart",
+    "isA",
+    "isAllOf",
+    "isAnyOf",
+    "isNoneOf",
+    "isPartOf",
+    "lt",
+    "term-lteq",
+    "neq",
 ];
 
 #[cfg(test)]

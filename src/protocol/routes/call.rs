@@ -85,7 +85,9 @@ impl Call {
         let wrong = |problem: String| Malformed::Property { kind: "message `@id`", problem }.into();
         match body.get("@id") {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(id)) => MessageId::parse(id.as_str()).map(Some).map_err(|error| wrong(error.to_string())),
+            Some(Value::String(id)) => {
+                MessageId::parse(id.as_str()).map(Some).map_err(|error| wrong(error.to_string()))
+            }
             Some(_) => Err(wrong("it is not text".into())),
         }
     }

@@ -41,7 +41,10 @@ async fn release(State(handler): State<Shared>, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let caller = caller(&parts)?;
         let token = bearer(&parts.headers).ok_or_else(|| {
-            Refusal::new("token-missing", "a release needs the transfer's token in `Authorization`; see its start message")
+            Refusal::new(
+                "token-missing",
+                "a release needs the transfer's token in `Authorization`; see its start message",
+            )
         })?;
         let request: ReleaseRequest = read("release request", &parts.headers, body).await?;
         handler.release(&caller, &token, request).await
