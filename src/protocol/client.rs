@@ -180,7 +180,100 @@ fn next_link(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::{ClientConfig, RootCertStore, crypto::ring::default_provider};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    /// A peer that reads one request and answers with `answer` as it stands, then closes; with none it hangs.
+    async fn peer(answer: Option<Vec<u8>>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/2025-1/negotiations/request", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = socket.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"POST /2025-1/negotiations/request HTTP/1.1"));
+            match answer {
+                Some(answer) => drop(socket.write_all(&answer).await),
+                None => std::future::pending().await,
+            }
+        });
+        url
+    }
+
+    fn client() -> Client {
+        let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let redirects = reqwest::redirect::Policy::none();
+        Client::builder().tls_backend_preconfigured(tls).redirect(redirects).no_proxy().build().unwrap()
+    }
+
+    async fn delivered_to(answer: Option<Vec<u8>>) -> Delivery {
+        let url = peer(answer).await;
+        deliver(&client(), &url, Some("token"), b"{}", Duration::from_millis(300)).await
+    }
+
+    async fn delivered(head: &str, body: &str) -> Delivery {
+        let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        delivered_to(Some(answer.into_bytes())).await
+    }
+
+    #[tokio::test]
+    async fn any_2xx_is_accepted_with_or_without_content_type() {
+        let ack = Delivery::Accepted { status: 201, body: b"{\"state\":\"REQUESTED\"}".to_vec() };
+        assert_eq!(delivered("201 Created", "{\"state\":\"REQUESTED\"}").await, ack);
+        assert_eq!(delivered("200 OK", "").await, Delivery::Accepted { status: 200, body: vec![] });
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_not_ready_is_tried_again() {
+        for head in ["404 Not Found", "408 Request Timeout", "429 Too Many Requests", "500 Oops", "503 Busy"] {
+            assert!(matches!(delivered(head, "{}").await, Delivery::NotYet(_)), "{head}");
+        }
+        let Delivery::NotYet(closed) = delivered_to(Some(vec![])).await else { panic!("closed") };
+        assert!(closed.starts_with("the connection failed"), "{closed}");
+        let Delivery::NotYet(hanging) = delivered_to(None).await else { panic!("hanging") };
+        assert_eq!(hanging, "no answer within 300 ms");
+        let cut = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc".to_vec();
+        assert!(matches!(delivered_to(Some(cut)).await, Delivery::NotYet(_)));
+
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let nobody = deliver(&client(), &format!("http://{port}"), None, b"{}", Duration::from_secs(5)).await;
+        let Delivery::NotYet(nobody) = nobody else { panic!("nobody listens") };
+        assert!(nobody.starts_with("cannot connect"), "{nobody}");
+    }
+
+    #[tokio::test]
+    async fn any_other_answer_refuses_with_the_peers_reason() {
+        let body = r#"{"@type":"ContractNegotiationError","code":409,"reason":[{"message":"wrong state"}]}"#;
+        let refused = Delivery::Refused { status: 409, code: Code::received("409"), reason: "wrong state".into() };
+        assert_eq!(delivered("409 Conflict", body).await, refused);
+        let Delivery::Refused { status: 302, code, .. } = delivered("302 Found\r\nlocation: http://x/", "").await
+        else {
+            panic!("a redirect is not followed")
+        };
+        assert_eq!(code.as_str(), "unspecified");
+    }
+
+    #[tokio::test]
+    async fn an_answer_beyond_the_limit_is_not_read() {
+        let announced = b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n".to_vec();
+        let Delivery::NotYet(problem) = delivered_to(Some(announced)).await else { panic!("too large") };
+        assert_eq!(problem, "the peer's answer has more than 1048576 bytes");
+        let mut streamed = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        streamed.resize(streamed.len() + MAX_BODY + 1, b' ');
+        let Delivery::NotYet(problem) = delivered_to(Some(streamed)).await else { panic!("too large") };
+        assert_eq!(problem, "the peer's answer has more than 1048576 bytes");
+    }
 
     #[test]
     fn the_next_page_is_found_and_stays_below_the_base() {

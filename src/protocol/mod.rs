@@ -24,6 +24,8 @@ pub mod transfer;
 
 mod client;
 mod error;
+#[cfg(test)]
+mod golden;
 mod handler;
 mod json;
 mod routes;

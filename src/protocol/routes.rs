@@ -294,3 +294,6 @@ async fn transfer_shown(call: &mut Call) -> Result<Response, ProtocolError> {
 fn written<R: Root>(status: StatusCode, root: &R) -> Response {
     respond(status, &write(root, None))
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,7 +129,8 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
         Some(_) => return None,
         None => value,
     };
-    (!token.is_empty()).then(|| token.to_owned())
+    let bare_scheme = token.eq_ignore_ascii_case("bearer");
+    (!token.is_empty() && !bare_scheme).then(|| token.to_owned())
 }
 
 fn refusal(error: ProtocolError) -> Refusal {
