@@ -1,0 +1,248 @@
+//! The peer extension: what Counterseal connectors say to each other beside the Dataspace Protocol.
+//!
+//! Plain JSON below `<base>` + [`PATH`]; refusals are `{"code", "reason": [sentence]}`. Signatures inside are checked by
+//! the handler; here they are bounded text.
+//!
+//! ```text
+//!   POST releases                       transfer token; 201 with the `released` receipt, or 403
+//!   GET  releases/{id}/stream           (the data plane's)
+//!   POST releases/{id}/acknowledgement  200 with the key, last of all
+//!   POST releases/{id}/outcome          204: opened or disputed
+//!   GET  agreements/{id}/status         200 with the signed status
+//!   POST receipts                       204: other halves (used, deleted, revoked)
+//!   POST statement                      204: a newer participant statement
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::{SealingPublic, jws::Jws},
+    error::Refusal,
+    id::{AgreementId, ReleaseId, RequestId, Sha256},
+    protocol::{
+        error::{read_refusal, refusal_body},
+        outgoing::segment,
+    },
+    time::Timestamp,
+};
+
+/// Where the extension begins below `<base>`.
+pub const PATH: &str = "/counterseal/v1";
+
+/// The most halves in one request.
+pub const MAX_HALVES: usize = 256;
+
+/// The most segments in one acknowledgement: a release is resumed at most seven times.
+pub const MAX_SEGMENTS: usize = 8;
+
+/// `POST releases`: asks for one release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseRequest {
+    /// The consumer's id of it, by which it may be repeated.
+    pub request_id: RequestId,
+    /// What for, as the consumer declares.
+    pub purpose: String,
+    /// Which action the data is for, where not simply `release`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+}
+
+/// The release is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseAnswer {
+    /// The provider's `released` receipt.
+    pub receipt: Jws,
+    /// Its number in the provider's series.
+    pub number: u64,
+    /// The release.
+    pub release: ReleaseId,
+    /// URL of the sealed stream.
+    pub stream: String,
+    /// When the release lapses if it is not acknowledged.
+    pub deadline: Timestamp,
+}
+
+/// `POST releases/{id}/acknowledgement`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcknowledgementRequest {
+    /// An [`Acknowledgement`], signed by the consumer.
+    pub acknowledgement: Jws,
+}
+
+/// What the consumer signs before it can read anything: which receipt, which ciphertext, and to which key the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Acknowledgement {
+    /// Format version, 1.
+    pub v: u8,
+    /// The release.
+    pub release: ReleaseId,
+    /// SHA-256 of the `released` receipt's JWS.
+    pub released: Sha256,
+    /// The coded bodies that were received, in order; at most [`MAX_SEGMENTS`].
+    pub segments: Vec<Segment>,
+    /// A key of this release only, to which the keying material is sealed.
+    pub one_time_key: SealingPublic,
+    /// The number of the consumer's own `acknowledged` receipt in its series, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+}
+
+/// One received coded body (RFC 8188): a whole one, or the prefix that a resume kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Segment {
+    /// Its salt, base64url.
+    pub salt: String,
+    /// Bytes of ciphertext, header included.
+    pub bytes: u64,
+    /// SHA-256 of those bytes.
+    pub sha256: Sha256,
+}
+
+/// The key, last of all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyAnswer {
+    /// The provider's `delivered` receipt.
+    pub delivered: Jws,
+    /// Its number in the provider's series.
+    pub number: u64,
+    /// The keying material, sealed to the one-time key (compact JWE).
+    pub key: String,
+}
+
+/// `POST releases/{id}/outcome`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutcomeRequest {
+    /// What became of it, signed by the consumer.
+    pub outcome: Jws,
+}
+
+/// Answer of `GET agreements/{id}/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusAnswer {
+    /// The agreement's status, signed by the provider.
+    pub status: Jws,
+}
+
+/// `POST receipts`: the sender's halves, for the receiver to keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HalvesRequest {
+    /// At most [`MAX_HALVES`].
+    pub halves: Vec<Half>,
+}
+
+/// One receipt of the sender's, with its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Half {
+    /// Whose series it is in.
+    pub agreement: AgreementId,
+    /// The receipt's kind.
+    pub kind: String,
+    /// The receipt.
+    pub jws: Jws,
+    /// Its index in the sender's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// Its number in the sender's series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+}
+
+/// `POST statement`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatementRequest {
+    /// The sender's newer participant statement.
+    pub statement: Jws,
+}
+
+/// `POST releases`, below `<base>`.
+pub fn releases_path() -> String {
+    format!("{PATH}/releases")
+}
+
+/// `GET releases/{id}/stream`, below `<base>`.
+pub fn stream_path(release: &ReleaseId) -> String {
+    format!("{PATH}/releases/{}/stream", segment(release.as_str()))
+}
+
+/// `POST releases/{id}/acknowledgement`, below `<base>`.
+pub fn acknowledgement_path(release: &ReleaseId) -> String {
+    format!("{PATH}/releases/{}/acknowledgement", segment(release.as_str()))
+}
+
+/// `POST releases/{id}/outcome`, below `<base>`.
+pub fn outcome_path(release: &ReleaseId) -> String {
+    format!("{PATH}/releases/{}/outcome", segment(release.as_str()))
+}
+
+/// `GET agreements/{id}/status`, below `<base>`.
+pub fn status_path(agreement: &AgreementId) -> String {
+    format!("{PATH}/agreements/{}/status", segment(agreement.as_str()))
+}
+
+/// `POST receipts`, below `<base>`.
+pub fn receipts_path() -> String {
+    format!("{PATH}/receipts")
+}
+
+/// `POST statement`, below `<base>`.
+pub fn statement_path() -> String {
+    format!("{PATH}/statement")
+}
+
+/// The HTTP status that a refusal of the extension travels with: 403 unless its code says otherwise.
+pub fn status_of(refusal: &Refusal) -> u16 {
+    match refusal.code.as_str() {
+        "not-found" => 404,
+        "unauthenticated" => 401,
+        code if code.starts_with("token-") => 401,
+        "busy" | "store-poisoned" | "store-full" | "stopping" => 503,
+        "internal" => 500,
+        "body-too-large" => 413,
+        "body-slow" => 408,
+        "conflict" | "release-open" | "segment-lost" => 409,
+        "body-empty" | "json-invalid" | "json-too-deep" | "message-invalid" | "too-many" => 400,
+        _ => 403,
+    }
+}
+
+/// A refusal as the body that travels.
+pub fn refusal_json(refusal: &Refusal) -> serde_json::Value {
+    refusal_body(refusal)
+}
+
+/// A refusal from a peer's body, whatever its shape.
+pub fn refusal_from(status: u16, body: &[u8]) -> Refusal {
+    read_refusal(status, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_holds_an_id_as_one_segment() {
+        let release = ReleaseId::parse("a/b?c#d é").unwrap();
+        assert_eq!(stream_path(&release), "/counterseal/v1/releases/a%2Fb%3Fc%23d%20%C3%A9/stream");
+        let minted = ReleaseId::parse("urn:uuid:019ab6").unwrap();
+        assert_eq!(outcome_path(&minted), "/counterseal/v1/releases/urn:uuid:019ab6/outcome");
+    }
+
+    #[test]
+    fn a_refusal_travels_and_comes_back() {
+        let refusal = Refusal::new("count-spent", "three of three releases are used");
+        assert_eq!(status_of(&refusal), 403);
+        assert_eq!(refusal_from(403, refusal_json(&refusal).to_string().as_bytes()), refusal);
+        assert_eq!(status_of(&Refusal::new("token-superseded", "")), 401);
+    }
+}
