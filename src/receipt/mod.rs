@@ -1,1 +1,36 @@
-//! (to be built)
+//! Receipts, their log, and the committer: the only way to write; [`Receipts`]: the only way to read them.
+//!
+//! A walk hands a [`Commit`] to the [`Committer`]: state rows with the versions it read, letters, signed receipts. The
+//! committer gathers what waits, leaves out who lost a race, numbers the series, appends the entries, signs one
+//! checkpoint, writes one batch, syncs once, tells the mirrors, and answers everybody.
+//!
+//! ```text
+//!   walks ──Commit──▶ queue ──▶ [ check versions → number series → append to tree → sign checkpoint ] ──▶ store, sync
+//!     ▲                                                                                               │
+//!     └──────────── Committed / Conflict ◀── mirrors (peers, offers, grants) ◀──────────────────────────┘
+//! ```
+//!
+//! Owns the formats of receipt, entry, series tag, tree and checkpoint (all pure) and the rows `r/…`, `s/…`, `h/…`,
+//! `log/…`. Does not own what receipts mean to a verifier: that is `evidence`.
+
+pub mod checkpoint;
+pub mod merkle;
+
+mod commit;
+mod committer;
+mod object;
+mod reader;
+mod rows;
+mod series;
+
+pub use self::{
+    commit::{Commit, CommitError, Committed, Mirror, PartnerHalf, Placed},
+    committer::{Committer, LogSigner},
+    object::{DecisionRecord, Kind, NewReceipt, Payload, PeerCheckpoint, Receipt, ReceiptError, Segment, verify},
+    reader::{Filter, Receipts, Stored},
+    rows::{Row, Version, list, read, replay, row_key},
+    series::{SeriesKey, entry},
+};
+
+#[cfg(test)]
+mod tests;

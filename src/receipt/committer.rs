@@ -1,0 +1,453 @@
+//! The committer: one task, the only one that writes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    crypto::{SigningKey, jws::Jws},
+    id::Sha256,
+    receipt::{
+        Commit, CommitError, Committed, Mirror, NewReceipt, Placed, Receipt, ReceiptError, Version,
+        checkpoint::Checkpoint,
+        entry,
+        merkle::{Frontier, leaf_hash},
+        rows::{damaged, encode, split},
+    },
+    store::{Batch, Store, StoreError},
+    time::Timestamp,
+};
+
+/// Commits that may wait; more callers wait outside.
+const QUEUE: usize = 4096;
+/// Most commits in one group.
+const GROUP: usize = 1024;
+/// How long derived rows may wait for a group to go with.
+const IDLE: Duration = Duration::from_millis(25);
+
+pub(super) const HEAD: &[u8] = b"log/head";
+pub(super) const INDEXED: &[u8] = b"log/indexed";
+
+/// Who signs the checkpoints.
+pub struct LogSigner {
+    /// `<did>/log/<epoch>`
+    pub origin: String,
+    /// The log key.
+    pub key: SigningKey,
+}
+
+/// Where the log stands; written with every group.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Head {
+    /// The group's number: the version of the rows that it wrote.
+    pub version: u64,
+    pub frontier: Frontier,
+    /// The signed note over it; empty before the first receipt.
+    pub checkpoint: String,
+    /// The latest time in any receipt, in milliseconds.
+    pub latest: i64,
+}
+
+/// Hands commits to the one task that writes. Cheap to clone.
+#[derive(Clone)]
+pub struct Committer {
+    queue: mpsc::Sender<Job>,
+    latest: Arc<AtomicI64>,
+}
+
+enum Job {
+    Commit(Commit, oneshot::Sender<Result<Committed, CommitError>>),
+    Stop(oneshot::Sender<()>),
+}
+
+impl Committer {
+    /// Checks the log's head against its rows and begins.
+    ///
+    /// # Errors
+    /// A head, checkpoint or receipt row that doesn't fit the others: the store was altered or belongs to other keys.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        signer: LogSigner,
+        mirrors: Vec<Arc<dyn Mirror>>,
+    ) -> Result<Self, ReceiptError> {
+        let head = load_head(&*store, &signer).await?;
+        let latest = Arc::new(AtomicI64::new(head.latest));
+        let mut writer = Writer {
+            store,
+            signer,
+            mirrors,
+            head,
+            series: HashMap::new(),
+            derived: Vec::new(),
+            latest: latest.clone(),
+        };
+        writer.catch_up().await?;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        tokio::spawn(writer.run(jobs));
+        Ok(Self { queue, latest })
+    }
+
+    /// Writes all of it, durably, or nothing. Once queued it is carried out, whether or not somebody still waits.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Job::Commit(commit, answer)).await.map_err(|_| CommitError::Closed)?;
+        answered.await.map_err(|_| CommitError::Closed)?
+    }
+
+    /// The latest time in any receipt: `now` is never earlier.
+    pub fn latest(&self) -> Timestamp {
+        Timestamp::from_millis(self.latest.load(Ordering::Acquire))
+    }
+
+    /// The same, to follow.
+    pub fn latest_handle(&self) -> Arc<AtomicI64> {
+        self.latest.clone()
+    }
+
+    /// Carries out what is queued, then ends.
+    pub async fn stop(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.queue.send(Job::Stop(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+}
+
+async fn load_head(store: &dyn Store, signer: &LogSigner) -> Result<Head, ReceiptError> {
+    let Some(bytes) = store.get(HEAD).await? else {
+        return match store.scan(b"r/", None, 1).await?.is_empty() {
+            true => Ok(Head::default()),
+            false => Err(damaged(HEAD, "missing, though there are receipts")),
+        };
+    };
+    let head: Head = serde_json::from_slice(&bytes).map_err(|error| damaged(HEAD, error.to_string()))?;
+    let size = head.frontier.size();
+    if !head.frontier.is_sound() {
+        return Err(damaged(HEAD, "its tree can't have that size"));
+    }
+    if size > 0 {
+        let checkpoint = Checkpoint::verify(&head.checkpoint, &signer.origin, &signer.key.public())
+            .map_err(|error| damaged(HEAD, format!("its checkpoint: {error}")))?;
+        if checkpoint.size != size || checkpoint.root != head.frontier.root() {
+            return Err(damaged(HEAD, "its checkpoint is of another tree"));
+        }
+        if store.get(&receipt_key(size - 1)).await?.is_none() {
+            return Err(damaged(&receipt_key(size - 1), "missing, though the checkpoint covers it"));
+        }
+    }
+    if store.get(&receipt_key(size)).await?.is_some() {
+        return Err(damaged(&receipt_key(size), "no checkpoint covers it"));
+    }
+    Ok(head)
+}
+
+struct Writer {
+    store: Arc<dyn Store>,
+    signer: LogSigner,
+    mirrors: Vec<Arc<dyn Mirror>>,
+    head: Head,
+    /// Receipts in each series so far.
+    series: HashMap<[u8; 32], u64>,
+    /// Index rows of receipts that are written, waiting for a group to go with.
+    derived: Vec<(Vec<u8>, Vec<u8>)>,
+    latest: Arc<AtomicI64>,
+}
+
+type Waiting = (Commit, oneshot::Sender<Result<Committed, CommitError>>);
+
+impl Writer {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut stop = None;
+        while stop.is_none() {
+            let first = if self.derived.is_empty() {
+                jobs.recv().await
+            } else {
+                match tokio::time::timeout(IDLE, jobs.recv()).await {
+                    Ok(job) => job,
+                    Err(_) => {
+                        self.write_derived().await;
+                        continue;
+                    }
+                }
+            };
+            let Some(first) = first else { break };
+            let mut group = Vec::new();
+            let mut next = Some(first);
+            while let Some(job) = next {
+                match job {
+                    Job::Commit(commit, answer) => group.push((commit, answer)),
+                    Job::Stop(answer) => stop = Some(answer),
+                }
+                next = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
+            }
+            self.write(group).await;
+        }
+        self.write_derived().await;
+        // dropped first, so that whoever waits for the end finds the store let go
+        drop(self);
+        if let Some(answer) = stop {
+            let _ = answer.send(());
+        }
+    }
+
+    /// One group: who lost a race is left out, everybody else is in one batch, synced once.
+    async fn write(&mut self, group: Vec<Waiting>) {
+        let version = Version(self.head.version + 1);
+        let mut head = Head { version: version.0, ..self.head.clone() };
+        let mut series = HashMap::new();
+        let mut batch = Batch::default();
+        let mut written: HashSet<Vec<u8>> = HashSet::new();
+        let mut effects: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
+        let mut accepted = Vec::new();
+        let mut derived = Vec::new();
+        for (commit, answer) in group {
+            match self.check(&commit, &written).await {
+                Ok(()) => {}
+                Err(error) => {
+                    let _ = answer.send(Err(error));
+                    continue;
+                }
+            }
+            let mut placed = Vec::with_capacity(commit.receipts.len());
+            for receipt in &commit.receipts {
+                match self.place(receipt, &mut head, &mut series, &mut batch, &mut derived).await {
+                    Ok(place) => placed.push(place),
+                    Err(error) => {
+                        // the store can't be read: nothing of this group is written
+                        let _ = answer.send(Err(CommitError::Store(error)));
+                        refuse_all(accepted, "the store can't be read");
+                        return;
+                    }
+                }
+            }
+            batch.contents.extend(commit.contents);
+            for (key, json) in commit.writes {
+                written.insert(key.clone());
+                effects.push((key, json));
+            }
+            accepted.push((answer, Committed { version, receipts: placed }));
+        }
+        if accepted.is_empty() {
+            return;
+        }
+        // the last write of a key counts
+        let mut last: HashMap<&[u8], &Option<Vec<u8>>> = HashMap::new();
+        for (key, json) in &effects {
+            last.insert(key, json);
+        }
+        for (key, json) in last {
+            match json {
+                Some(json) => batch.puts.push((key.to_vec(), encode(version, json))),
+                None => batch.deletes.push(key.to_vec()),
+            }
+        }
+        for (name, count) in &series {
+            batch.puts.push((series_key(name), count.to_be_bytes().to_vec()));
+        }
+        if head.frontier.size() > self.head.frontier.size() {
+            let checkpoint = Checkpoint {
+                origin: self.signer.origin.clone(),
+                size: head.frontier.size(),
+                root: head.frontier.root(),
+            };
+            head.checkpoint = checkpoint.sign(&self.signer.key);
+        }
+        match serde_json::to_vec(&head) {
+            Ok(json) => batch.puts.push((HEAD.to_vec(), json)),
+            Err(error) => return refuse_all(accepted.into_iter(), &error.to_string()),
+        }
+        let indexed = std::mem::take(&mut self.derived);
+        if !indexed.is_empty() {
+            batch.puts.push((INDEXED.to_vec(), self.head.frontier.size().to_be_bytes().to_vec()));
+            batch.puts.extend(indexed.iter().cloned());
+        }
+        match self.store.commit(batch).await {
+            Ok(()) => {
+                self.head = head;
+                self.series.extend(series);
+                self.derived = derived;
+                self.latest.store(self.head.latest, Ordering::Release);
+                for (key, json) in &effects {
+                    for mirror in &self.mirrors {
+                        mirror.applied(key, json.as_deref());
+                    }
+                }
+                for (answer, committed) in accepted {
+                    let _ = answer.send(Ok(committed));
+                }
+            }
+            Err(error) => {
+                self.derived = indexed;
+                tracing::error!(%error, "a group of commits was not written");
+                for (answer, _) in accepted {
+                    let _ = answer.send(Err(match &error {
+                        StoreError::Full { .. } => CommitError::Full,
+                        StoreError::Key(length) => CommitError::Store(StoreError::Key(*length)),
+                        other => CommitError::Poisoned(other.to_string()),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Whether every row is still as this commit expects it, in the store and among those accepted before it.
+    async fn check(&self, commit: &Commit, written: &HashSet<Vec<u8>>) -> Result<(), CommitError> {
+        for (key, expected) in &commit.expects {
+            if written.contains(key) {
+                return Err(CommitError::Conflict(key.clone()));
+            }
+            let found = match self.store.get(key).await.map_err(CommitError::Store)? {
+                None => Version(0),
+                Some(bytes) => split(key, &bytes).map_err(|error| CommitError::Poisoned(error.to_string()))?.0,
+            };
+            if found != *expected {
+                return Err(CommitError::Conflict(key.clone()));
+            }
+        }
+        for (key, _) in commit.writes.iter().map(|(k, v)| (k, v.as_ref())).chain(commit.contents.iter().map(|(k, v)| (k, Some(v)))) {
+            if key.is_empty() || key.len() > crate::store::MAX_KEY {
+                return Err(CommitError::Store(StoreError::Key(key.len())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers a receipt in its series and appends its entry to the tree.
+    async fn place(
+        &self,
+        new: &NewReceipt,
+        head: &mut Head,
+        series: &mut HashMap<[u8; 32], u64>,
+        batch: &mut Batch,
+        derived: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<Placed, StoreError> {
+        let name = new.series_key.name();
+        let number = match series.get(&name).or_else(|| self.series.get(&name)) {
+            Some(count) => *count,
+            None => match self.store.get(&series_key(&name)).await? {
+                None => 0,
+                Some(bytes) => u64::from_be_bytes(
+                    bytes.try_into().map_err(|_| StoreError::Damaged("s/…".into(), "not a number".into()))?,
+                ),
+            },
+        };
+        series.insert(name, number + 1);
+        let (index, sha256, tag) = (head.frontier.size(), new.jws.sha256(), new.series_key.tag(number));
+        head.frontier.push(leaf_hash(&entry(&tag, &sha256)));
+        head.latest = head.latest.max(new.receipt.time.millis());
+        let mut row = Vec::with_capacity(40 + new.jws.as_str().len());
+        row.extend_from_slice(&number.to_be_bytes());
+        row.extend_from_slice(&tag);
+        row.extend_from_slice(new.jws.as_str().as_bytes());
+        batch.puts.push((receipt_key(index), row));
+        index_rows(derived, index, &sha256, &new.receipt);
+        Ok(Placed { id: new.receipt.id.clone(), sha256, index, number })
+    }
+
+    /// Writes index rows alone, when nothing else came.
+    async fn write_derived(&mut self) {
+        let derived = std::mem::take(&mut self.derived);
+        if derived.is_empty() {
+            return;
+        }
+        let mut puts = derived;
+        puts.push((INDEXED.to_vec(), self.head.frontier.size().to_be_bytes().to_vec()));
+        if let Err(error) = self.store.commit(Batch { puts, ..Batch::default() }).await {
+            // readers go through the log's tail instead, and the next start makes them anew
+            tracing::error!(%error, "the index was not written");
+        }
+    }
+
+    /// Makes the index rows that a stop left undone.
+    async fn catch_up(&mut self) -> Result<(), ReceiptError> {
+        let from = indexed(&*self.store).await?;
+        let mut index = from;
+        while index < self.head.frontier.size() {
+            let key = receipt_key(index);
+            let row = self.store.get(&key).await?.ok_or_else(|| damaged(&key, "missing"))?;
+            let (_, _, jws) = parse_row(&key, &row)?;
+            index_rows(&mut self.derived, index, &jws.sha256(), &payload(&key, &jws)?);
+            index += 1;
+            if self.derived.len() > 4096 {
+                let mut puts = std::mem::take(&mut self.derived);
+                puts.push((INDEXED.to_vec(), index.to_be_bytes().to_vec()));
+                self.store.commit(Batch { puts, ..Batch::default() }).await?;
+            }
+        }
+        self.write_derived().await;
+        Ok(())
+    }
+}
+
+fn refuse_all(
+    accepted: impl IntoIterator<Item = (oneshot::Sender<Result<Committed, CommitError>>, Committed)>,
+    why: &str,
+) {
+    for (answer, _) in accepted {
+        let _ = answer.send(Err(CommitError::Store(StoreError::Failed(why.to_owned()))));
+    }
+}
+
+/// The first receipt that has no index rows yet.
+pub(super) async fn indexed(store: &dyn Store) -> Result<u64, ReceiptError> {
+    match store.get(INDEXED).await? {
+        None => Ok(0),
+        Some(bytes) => {
+            Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| damaged(INDEXED, "not a number"))?))
+        }
+    }
+}
+
+pub(super) fn receipt_key(index: u64) -> Vec<u8> {
+    let mut key = b"r/".to_vec();
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn series_key(name: &[u8; 32]) -> Vec<u8> {
+    let mut key = b"s/".to_vec();
+    key.extend_from_slice(name);
+    key
+}
+
+/// Splits a receipt's row: number in its series, tag, signed receipt.
+pub(super) fn parse_row(key: &[u8], row: &[u8]) -> Result<(u64, [u8; 32], Jws), ReceiptError> {
+    let wrong = || damaged(key, "not a receipt's row");
+    let (number, rest) = row.split_first_chunk::<8>().ok_or_else(wrong)?;
+    let (tag, jws) = rest.split_first_chunk::<32>().ok_or_else(wrong)?;
+    let text = std::str::from_utf8(jws).map_err(|_| wrong())?;
+    Ok((u64::from_be_bytes(*number), *tag, Jws::parse(text)?))
+}
+
+/// What a receipt of our own says; its signature is the verifier's business.
+pub(super) fn payload(key: &[u8], jws: &Jws) -> Result<Receipt, ReceiptError> {
+    let part = jws.as_str().split('.').nth(1).unwrap_or_default();
+    let bytes = crate::crypto::unb64(part).map_err(|error| damaged(key, error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| damaged(key, error.to_string()))
+}
+
+pub(super) fn by_hash_key(sha256: &Sha256) -> Vec<u8> {
+    let mut key = b"rs/".to_vec();
+    key.extend_from_slice(sha256.as_bytes());
+    key
+}
+
+fn index_rows(rows: &mut Vec<(Vec<u8>, Vec<u8>)>, index: u64, sha256: &Sha256, receipt: &Receipt) {
+    let place = index.to_be_bytes();
+    rows.push((by_hash_key(sha256), place.to_vec()));
+    rows.push((super::row_key("ri/", &[receipt.id.as_str()]), place.to_vec()));
+    if let Some(agreement) = &receipt.agreement {
+        let mut key = super::row_key("ra/", &[agreement.as_str()]);
+        key.extend_from_slice(&place);
+        rows.push((key, Vec::new()));
+    }
+}

@@ -1,0 +1,279 @@
+//! The committer over both stores.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+
+use super::{checkpoint::Checkpoint, merkle::leaf_hash, *};
+use crate::{
+    crypto::{
+        RandomExt as _, SigningKey, SystemRandom,
+        jws::{KeyRole, Kid},
+    },
+    id::{AgreementId, Did, ReceiptId},
+    store::{Batch, MemoryStore, SledStore, Store, StoreError},
+    time::Timestamp,
+};
+
+const ORIGIN: &str = "did:web:hospital.invalid/log/1";
+
+fn did() -> Did {
+    Did::parse("did:web:hospital.invalid").unwrap()
+}
+
+fn signer() -> LogSigner {
+    LogSigner { origin: ORIGIN.into(), key: SigningKey::from_seed([1; 32]) }
+}
+
+fn series(n: u8) -> SeriesKey {
+    SeriesKey::derive(&[n; 32], &did())
+}
+
+fn receipt(kind: Kind, agreement: Option<&str>, series: SeriesKey) -> NewReceipt {
+    let key = SigningKey::from_seed([2; 32]);
+    let now = Timestamp::from_millis(1_764_000_000_000);
+    let id = ReceiptId::parse(SystemRandom.urn(now)).unwrap();
+    let mut receipt = Receipt::new(id, kind, now, did().into());
+    receipt.agreement = agreement.map(|id| AgreementId::parse(id).unwrap());
+    NewReceipt::sign(receipt, &Kid::of(&did(), KeyRole::Signing, &key.public()), &key, series).unwrap()
+}
+
+async fn committer(store: &Arc<dyn Store>) -> Committer {
+    Committer::start(store.clone(), signer(), vec![]).await.unwrap()
+}
+
+#[tokio::test]
+async fn of_64_who_take_the_last_one_exactly_one_gets_it() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let committer = committer(&store).await;
+    let mut first = Commit::new();
+    first.put_new(b"a/x".to_vec(), &1_u64).unwrap();
+    committer.commit(first).await.unwrap();
+    let row = read::<u64>(&*store, b"a/x").await.unwrap();
+    assert_eq!(row.value, Some(1));
+    let racers: Vec<_> = (0..64)
+        .map(|_| {
+            let (committer, row) = (committer.clone(), row.clone());
+            tokio::spawn(async move {
+                let mut commit = Commit::new();
+                commit.put(&row, &0_u64).unwrap();
+                commit.receipt(receipt(Kind::Released, None, series(1)));
+                committer.commit(commit).await
+            })
+        })
+        .collect();
+    let mut won = 0;
+    for racer in racers {
+        match racer.await.unwrap() {
+            Ok(_) => won += 1,
+            Err(error) => assert!(matches!(error, CommitError::Conflict(key) if key == b"a/x")),
+        }
+    }
+    assert_eq!(won, 1);
+    assert_eq!(Receipts::new(store).size().await.unwrap(), 1, "who lost left no receipt");
+}
+
+#[tokio::test]
+async fn a_lost_race_fails_nobody_else() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let committer = committer(&store).await;
+    let row = read::<u64>(&*store, b"a/x").await.unwrap();
+    // queued before any is awaited, so that they fall into one group
+    let commits: Vec<_> = (0..10_u64)
+        .map(|n| {
+            let mut commit = Commit::new();
+            if n % 2 == 0 { commit.put(&row, &n).unwrap() } else { commit.put_new(vec![b'b', n as u8], &n).unwrap() }
+            commit.receipt(receipt(Kind::Used, None, series(1)));
+            let committer = committer.clone();
+            tokio::spawn(async move { committer.commit(commit).await })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for commit in commits {
+        results.push(commit.await.unwrap());
+    }
+    assert!(results.iter().skip(1).step_by(2).all(Result::is_ok));
+    assert_eq!(results.iter().step_by(2).filter(|result| result.is_ok()).count(), 1);
+    let receipts = Receipts::new(store);
+    let numbers: Vec<u64> =
+        receipts.list(&Filter::default(), 0, 100).await.unwrap().iter().map(|stored| stored.number).collect();
+    assert_eq!(numbers, (0..6).collect::<Vec<_>>(), "no gap where somebody lost");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_crash_and_the_checkpoint_covers_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut placed = Vec::new();
+    for round in 0..3_u64 {
+        let store: Arc<dyn Store> = Arc::new(SledStore::open(folder.path()).unwrap());
+        let committer = committer(&store).await;
+        for n in 0..5 {
+            let mut commit = Commit::new();
+            let agreement = format!("urn:agreement:{}", n % 2);
+            commit.receipt(receipt(Kind::Used, Some(&agreement), series(n % 2)));
+            commit.content(format!("c/{round}/{n}").into_bytes(), b"purpose".to_vec());
+            placed.extend(committer.commit(commit).await.unwrap().receipts);
+        }
+        let receipts = Receipts::new(store.clone());
+        for place in &placed {
+            let stored = receipts.by_id(&place.id).await.unwrap().unwrap();
+            assert_eq!((stored.index, stored.number), (place.index, place.number));
+            assert_eq!(receipts.by_sha256(&place.sha256).await.unwrap().unwrap().index, place.index);
+        }
+        let one = Filter { agreement: Some(AgreementId::parse("urn:agreement:1").unwrap()), kind: None };
+        assert_eq!(receipts.list(&one, 0, 100).await.unwrap().len() as u64, 2 * (round + 1));
+        assert_eq!(receipts.list(&one, 0, 1).await.unwrap().len(), 1);
+
+        let mut frontier = merkle::Frontier::default();
+        for stored in receipts.list(&Filter::default(), 0, 100).await.unwrap() {
+            frontier.push(leaf_hash(&stored.entry()));
+            assert_eq!(stored.tag, series((stored.receipt.agreement.unwrap().as_str() == "urn:agreement:1").into()).tag(stored.number));
+        }
+        let note = receipts.checkpoint().await.unwrap().unwrap();
+        let checkpoint = Checkpoint::verify(&note, ORIGIN, &signer().key.public()).unwrap();
+        assert_eq!((checkpoint.size, checkpoint.root), (placed.len() as u64, frontier.root()));
+        drop((committer, receipts));
+        // a crash: nobody called stop(); wait only until the task has let the store go
+        for _ in 0..200 {
+            if Arc::strong_count(&store) == 1 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Fails when it is told to, like a disk.
+struct Faulty {
+    inner: MemoryStore,
+    fail: AtomicBool,
+    full: AtomicBool,
+    poisoned: AtomicBool,
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(key).await
+    }
+    async fn scan(&self, p: &[u8], a: Option<&[u8]>, l: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.inner.scan(p, a, l).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full { free: 0, needed: 1 });
+        }
+        if self.fail.load(Ordering::SeqCst) {
+            self.poisoned.store(true, Ordering::SeqCst);
+        }
+        if self.poisoned.load(Ordering::SeqCst) {
+            return Err(StoreError::Poisoned("sync failed".into()));
+        }
+        self.inner.commit(batch).await
+    }
+    async fn erase(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.inner.erase(key).await
+    }
+}
+
+#[derive(Default)]
+struct Followed(Mutex<Vec<Vec<u8>>>);
+
+impl Mirror for Followed {
+    fn applied(&self, key: &[u8], _: Option<&[u8]>) {
+        self.0.lock().unwrap().push(key.to_vec());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_or_mirrored_after_a_failed_sync() {
+    let faulty = Arc::new(Faulty {
+        inner: MemoryStore::new(),
+        fail: AtomicBool::new(false),
+        full: AtomicBool::new(false),
+        poisoned: AtomicBool::new(false),
+    });
+    let store: Arc<dyn Store> = faulty.clone();
+    let mirror = Arc::new(Followed::default());
+    let committer = Committer::start(store, signer(), vec![mirror.clone()]).await.unwrap();
+    let commit = |n: u8| {
+        let mut commit = Commit::new();
+        commit.put_new(vec![b'k', n], &n).unwrap();
+        commit.receipt(receipt(Kind::Used, None, series(1)));
+        commit
+    };
+    committer.commit(commit(1)).await.unwrap();
+    faulty.full.store(true, Ordering::SeqCst);
+    assert!(matches!(committer.commit(commit(2)).await, Err(CommitError::Full)));
+    // room again: the work goes on, and the number that was not used is used
+    faulty.full.store(false, Ordering::SeqCst);
+    assert_eq!(committer.commit(commit(3)).await.unwrap().receipts[0].number, 1);
+    faulty.fail.store(true, Ordering::SeqCst);
+    assert!(matches!(committer.commit(commit(4)).await, Err(CommitError::Poisoned(_))));
+    faulty.fail.store(false, Ordering::SeqCst);
+    assert!(matches!(committer.commit(commit(5)).await, Err(CommitError::Poisoned(_))), "until a restart");
+    assert_eq!(*mirror.0.lock().unwrap(), [vec![b'k', 1], vec![b'k', 3]]);
+}
+
+#[tokio::test]
+async fn a_log_that_was_tampered_with_does_not_start() {
+    for (what, tamper) in [
+        ("a receipt removed", Batch { deletes: vec![committer::receipt_key(2)], ..Batch::default() }),
+        ("a receipt added", Batch { puts: vec![(committer::receipt_key(3), vec![0; 90])], ..Batch::default() }),
+        ("no head", Batch { deletes: vec![committer::HEAD.to_vec()], ..Batch::default() }),
+        ("head of another", Batch { puts: vec![(committer::HEAD.to_vec(), b"{}".to_vec())], ..Batch::default() }),
+    ] {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let first = committer(&store).await;
+        for _ in 0..3 {
+            let mut commit = Commit::new();
+            commit.receipt(receipt(Kind::Used, None, series(1)));
+            first.commit(commit).await.unwrap();
+        }
+        first.stop().await;
+        store.commit(tamper).await.unwrap();
+        assert!(Committer::start(store, signer(), vec![]).await.is_err(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_under_another_key_does_not_start() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let first = committer(&store).await;
+    let mut commit = Commit::new();
+    commit.receipt(receipt(Kind::Used, None, series(1)));
+    first.commit(commit).await.unwrap();
+    first.stop().await;
+    let other = LogSigner { origin: ORIGIN.into(), key: SigningKey::from_seed([9; 32]) };
+    assert!(Committer::start(store, other, vec![]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_commit_whose_caller_went_away_is_carried_out() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let committer = committer(&store).await;
+    let mut commit = Commit::new();
+    commit.put_new(b"k".to_vec(), &1).unwrap();
+    {
+        let pending = committer.commit(commit);
+        tokio::pin!(pending);
+        // polled once: queued; then dropped
+        assert!(futures_util::poll!(&mut pending).is_pending());
+    }
+    committer.stop().await;
+    assert_eq!(read::<u64>(&*store, b"k").await.unwrap().value, Some(1));
+    assert!(matches!(committer.commit(Commit::new()).await, Err(CommitError::Closed)));
+}
+
+#[test]
+fn a_receipt_that_is_too_long_is_refused() {
+    let key = SigningKey::from_seed([2; 32]);
+    let id = ReceiptId::parse("urn:uuid:x").unwrap();
+    let mut receipt = Receipt::new(id, Kind::Denied, Timestamp::from_millis(0), did().into());
+    receipt.reason = Some(crate::error::Refusal::new("x", "y".repeat(4000)));
+    let kid = Kid::of(&did(), KeyRole::Signing, &key.public());
+    assert!(matches!(NewReceipt::sign(receipt, &kid, &key, series(1)), Err(ReceiptError::TooLong(_))));
+}

@@ -1,0 +1,68 @@
+//! A store in memory, for tests and for what may be forgotten.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use crate::store::{Batch, Store, StoreError, check};
+
+/// Rows in a tree in memory.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.rows().get(key).cloned())
+    }
+
+    async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
+            _ => Bound::Included(prefix.to_vec()),
+        };
+        Ok(self
+            .rows()
+            .range((start, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .take(limit)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        check(&batch)?;
+        let mut rows = self.rows();
+        for key in batch.deletes {
+            rows.remove(&key);
+        }
+        rows.extend(batch.puts);
+        rows.extend(batch.contents);
+        Ok(())
+    }
+
+    async fn erase(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.rows().remove(key);
+        Ok(())
+    }
+}

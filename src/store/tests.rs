@@ -1,0 +1,162 @@
+//! One contract for every store.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit(Batch),
+    Reopen,
+    Erase(Vec<u8>),
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop::sample::select(vec![&b"a"[..], b"a/1", b"a/2", b"a/2x", b"b", b"b/\xff", b"b/\xff\x00", b"c"]).prop_map(<[u8]>::to_vec)
+}
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => (4090_usize..4100, any::<u8>()).prop_map(|(length, byte)| vec![byte; length]),
+        1 => (any::<u8>()).prop_map(|byte| vec![byte; 70_000]),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let batch = (
+        prop::collection::vec((key(), value()), 0..4),
+        prop::collection::vec(key(), 0..2),
+        prop::option::of(value()),
+    )
+        .prop_map(|(puts, deletes, content)| {
+            let contents = content.map(|content| (b"k/content".to_vec(), content)).into_iter().collect();
+            Step::Commit(Batch { puts, deletes, contents })
+        });
+    prop_oneof![8 => batch, 1 => Just(Step::Reopen), 1 => Just(Step::Erase(b"k/content".to_vec()))]
+}
+
+/// What the contract says, in the simplest way.
+fn apply(model: &mut BTreeMap<Vec<u8>, Vec<u8>>, step: &Step) {
+    match step {
+        Step::Commit(batch) => {
+            for key in &batch.deletes {
+                model.remove(key);
+            }
+            model.extend(batch.puts.iter().cloned());
+            model.extend(batch.contents.iter().cloned());
+        }
+        Step::Erase(key) => {
+            model.remove(key);
+        }
+        Step::Reopen => {}
+    }
+}
+
+async fn compare(store: &dyn Store, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    for prefix in [&b"a"[..], b"a/", b"b", b"b/\xff", b"k", b"zzz"] {
+        let expected: Vec<_> =
+            model.iter().filter(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        assert_eq!(store.scan(prefix, None, 100).await.unwrap(), expected);
+        // page by page is the same
+        let (mut paged, mut after) = (Vec::new(), None);
+        while let Some(row) = store.scan(prefix, after.as_deref(), 1).await.unwrap().pop() {
+            after = Some(row.0.clone());
+            paged.push(row);
+        }
+        assert_eq!(paged, expected);
+    }
+    for (key, value) in model {
+        assert_eq!(store.get(key).await.unwrap().as_ref(), Some(value));
+    }
+    assert_eq!(store.get(b"absent").await.unwrap(), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn every_store_does_what_the_contract_says(steps in prop::collection::vec(step(), 1..12)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let memory = MemoryStore::new();
+            let mut disk = Some(SledStore::open(folder.path()).unwrap());
+            let mut model = BTreeMap::new();
+            for step in &steps {
+                apply(&mut model, step);
+                match step {
+                    Step::Commit(batch) => {
+                        memory.commit(batch.clone()).await.unwrap();
+                        disk.as_ref().unwrap().commit(batch.clone()).await.unwrap();
+                    }
+                    Step::Erase(key) => {
+                        memory.erase(key).await.unwrap();
+                        disk.as_ref().unwrap().erase(key).await.unwrap();
+                    }
+                    Step::Reopen => {
+                        drop(disk.take());
+                        disk = Some(SledStore::open(folder.path()).unwrap());
+                    }
+                }
+                compare(&memory, &model).await;
+                compare(disk.as_ref().unwrap(), &model).await;
+            }
+            let blobs = folder.path().join("sled/blobs");
+            assert!(!blobs.exists() || std::fs::read_dir(blobs).unwrap().next().is_none(), "sled never syncs its blobs");
+        });
+    }
+}
+
+#[tokio::test]
+async fn keys_out_of_bounds_are_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores: [Box<dyn Store>; 2] =
+        [Box::new(MemoryStore::new()), Box::new(SledStore::open(folder.path()).unwrap())];
+    for store in stores {
+        let batch = |key: Vec<u8>| Batch { puts: vec![(b"fine".to_vec(), vec![1]), (key, vec![1])], ..Batch::default() };
+        assert!(matches!(store.commit(batch(vec![])).await, Err(StoreError::Key(0))));
+        assert!(matches!(store.commit(batch(vec![1; 257])).await, Err(StoreError::Key(257))));
+        assert_eq!(store.get(b"fine").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_held_says_by_whom() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = SledStore::open(folder.path()).unwrap();
+    let error = SledStore::open(folder.path()).err().unwrap().to_string();
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
+    drop(first);
+    assert!(SledStore::open(folder.path()).is_ok());
+}
+
+#[tokio::test]
+async fn erased_content_is_not_on_the_disk_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let secret = b"purpose: a name that has to go".to_vec();
+    store.commit(Batch { contents: vec![(b"c/1".to_vec(), secret.clone())], ..Batch::default() }).await.unwrap();
+    assert_eq!(store.get(b"c/1").await.unwrap(), Some(secret.clone()));
+    store.erase(b"c/1").await.unwrap();
+    assert_eq!(store.get(b"c/1").await.unwrap(), None);
+    drop(store);
+    let found = |path: &std::path::Path| {
+        std::fs::read(path).unwrap().windows(secret.len()).any(|window| window == secret.as_slice())
+    };
+    for entry in std::fs::read_dir(folder.path().join("content")).unwrap() {
+        assert!(!found(&entry.unwrap().path()));
+    }
+    assert!(!found(&folder.path().join("sled/db")));
+}
+
+#[tokio::test]
+async fn a_damaged_object_is_an_error_and_not_another_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    store.commit(Batch { puts: vec![(b"k".to_vec(), vec![7; 5000])], ..Batch::default() }).await.unwrap();
+    let object = std::fs::read_dir(folder.path().join("objects")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&object, vec![8; 5000]).unwrap();
+    assert!(matches!(store.get(b"k").await, Err(StoreError::Damaged(..))));
+}
