@@ -26,6 +26,8 @@ use crate::{
     time::Timestamp,
 };
 
+pub use crate::receipt::Segment;
+
 /// Where the extension begins below `<base>`.
 pub const PATH: &str = "/counterseal/v1";
 
@@ -91,18 +93,6 @@ pub struct Acknowledgement {
     pub number: Option<u64>,
 }
 
-/// One received coded body (RFC 8188): a whole one, or the prefix that a resume kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Segment {
-    /// Its salt, base64url.
-    pub salt: String,
-    /// Bytes of ciphertext, header included.
-    pub bytes: u64,
-    /// SHA-256 of those bytes.
-    pub sha256: Sha256,
-}
-
 /// The key, last of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -139,7 +129,7 @@ pub struct HalvesRequest {
     pub halves: Vec<Half>,
 }
 
-/// One receipt of the sender's, with its place.
+/// One receipt of the sender's, with its place, as it arrived: unverified, unlike a `receipt::PartnerHalf`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Half {

@@ -140,6 +140,27 @@ fn the_specifications_examples_are_read_and_written_back_valid() {
 }
 
 #[test]
+fn a_message_with_any_property_broken_is_read_or_refused_but_never_panics() {
+    let odd = [json!(null), json!(true), json!(-1), json!(1e300), json!(""), json!([]), json!({}), json!([[{}]])];
+    let odd = || odd.iter().cloned().chain([json!("x".repeat(600)), json!("\u{0}"), json!({"@id": ["x"]})]);
+    let (mut refused, mut read) = (0, 0);
+    for Case { body, .. } in cases() {
+        for pointer in pointers(&body, String::new()) {
+            for value in odd() {
+                let mut broken = body.clone();
+                *broken.pointer_mut(&pointer).unwrap() = value;
+                match attempt_any(&broken) {
+                    Some(true) => read += 1,
+                    Some(false) => refused += 1,
+                    None => {}
+                }
+            }
+        }
+    }
+    assert!(refused > 1000 && read > 100, "{refused} refused, {read} read");
+}
+
+#[test]
 fn each_message_goes_to_its_receivers_path() {
     let path = |to, message: NegotiationMessage| outgoing(to, Message::Negotiation(message)).path();
     assert_eq!(path(Provider, Request(request(new()))), "/negotiations/request");
@@ -206,6 +227,47 @@ fn the_peer_extension_is_as_its_golden_files() {
     ] {
         golden("extension", file, &body);
     }
+}
+
+/// JSON pointers to everything in a value.
+fn pointers(value: &Value, at: String) -> Vec<String> {
+    let below: Vec<String> = match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(key, value)| pointers(value, format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))))
+            .collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(index, item)| pointers(item, format!("{at}/{index}"))).collect()
+        }
+        _ => vec![],
+    };
+    std::iter::once(at).filter(|at| !at.is_empty()).chain(below).collect()
+}
+
+/// Whether a body can be read as its `@type` says; none if that names no type that is read.
+fn attempt_any(body: &Value) -> Option<bool> {
+    fn attempt<R: Root>(body: &Value) -> bool {
+        from_object::<R>(body.clone()).is_ok()
+    }
+    Some(match body["@type"].as_str()? {
+        "Catalog" => attempt::<Catalog>(body),
+        "CatalogRequestMessage" => from_object::<CatalogRequest>(body.clone()).is_ok_and(|r| r.query().is_ok()),
+        "ContractAgreementMessage" => attempt::<ContractAgreement>(body),
+        "ContractAgreementVerificationMessage" => attempt::<ContractVerification>(body),
+        "ContractNegotiation" => attempt::<ContractNegotiation>(body),
+        "ContractNegotiationEventMessage" => attempt::<ContractEvent>(body),
+        "ContractNegotiationTerminationMessage" => attempt::<ContractTermination>(body),
+        "ContractOfferMessage" => attempt::<ContractOffer>(body),
+        "ContractRequestMessage" => attempt::<ContractRequest>(body),
+        "Dataset" => attempt::<Dataset>(body),
+        "TransferCompletionMessage" => attempt::<TransferCompletion>(body),
+        "TransferProcess" => attempt::<TransferProcess>(body),
+        "TransferRequestMessage" => attempt::<TransferRequest>(body),
+        "TransferStartMessage" => attempt::<TransferStart>(body),
+        "TransferSuspensionMessage" => attempt::<TransferSuspension>(body),
+        "TransferTerminationMessage" => attempt::<TransferTermination>(body),
+        _ => return None,
+    })
 }
 
 /// What becomes of a body that is read as its `@type` says and written again; none of an error.

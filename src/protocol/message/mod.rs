@@ -99,16 +99,16 @@ roots! {
 
 /// The JSON of a root object, with `@context` and `@type`, and `@id` where a message has one.
 pub fn write<R: Root>(root: &R, id: Option<&MessageId>) -> Value {
-    // Serialising into a `Value` fails only for maps with keys that are not text, and no message holds one; should one
-    // ever, the empty object that comes out is refused by any peer.
-    let mut object = match serde_json::to_value(root) {
-        Ok(Value::Object(object)) => object,
-        _ => Map::new(),
-    };
+    let mut object = Map::new();
     object.insert("@context".into(), Value::Array(vec![CONTEXT.into()]));
     object.insert("@type".into(), R::TYPE.into());
     if let Some(id) = id {
         object.insert("@id".into(), id.as_str().into());
+    }
+    // Serialising into a `Value` fails only for maps with keys that are not text, and no message holds one; should one
+    // ever, what comes out lacks its properties and is refused by any peer.
+    if let Ok(Value::Object(properties)) = serde_json::to_value(root) {
+        object.extend(properties);
     }
     Value::Object(object)
 }
