@@ -193,15 +193,18 @@ pub fn statement_path() -> String {
 /// The HTTP status that a refusal of the extension travels with: 403 unless its code says otherwise.
 pub fn status_of(refusal: &Refusal) -> u16 {
     match refusal.code.as_str() {
-        "not-found" => 404,
+        // whether it does not exist or is not the caller's: the routes write one body for both
+        "not-found" | "release-unknown" | "agreement-unknown" => 404,
         "unauthenticated" => 401,
         code if code.starts_with("token-") => 401,
-        "busy" | "store-poisoned" | "store-full" | "stopping" => 503,
+        // the peer tries again
+        "busy" | "stopping" | "source-unavailable" => 503,
+        code if code.starts_with("store-") => 503,
         "internal" => 500,
         "body-too-large" => 413,
         "body-slow" => 408,
-        "conflict" | "release-open" | "segment-lost" => 409,
-        "body-empty" | "json-invalid" | "json-too-deep" | "message-invalid" | "too-many" => 400,
+        "conflict" | "release-open" | "request-reused" | "resume-lost" => 409,
+        "body-empty" | "body-broken" | "json-invalid" | "json-too-deep" | "message-invalid" | "too-many" => 400,
         _ => 403,
     }
 }
