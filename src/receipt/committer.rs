@@ -263,7 +263,7 @@ impl Writer {
         }
         match serde_json::to_vec(&head) {
             Ok(json) => batch.puts.push((HEAD.to_vec(), json)),
-            Err(error) => return refuse_all(accepted.into_iter(), &error.to_string()),
+            Err(error) => return refuse_all(accepted, &error.to_string()),
         }
         let indexed = std::mem::take(&mut self.derived);
         if !indexed.is_empty() {

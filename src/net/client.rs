@@ -1,0 +1,109 @@
+//! Outbound connections: one factory, a client per (peer, statement).
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use reqwest::{Client, Url, redirect::Policy};
+
+use crate::{
+    id::{Did, Sha256},
+    net::{TlsIdentity, client_config},
+};
+
+/// Why nobody was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// An address that the peer's pinned statement doesn't name.
+    #[error("`{url}` is not at an endpoint that {peer} has stated ({stated}); nothing was sent there")]
+    NotPinned {
+        /// The address.
+        url: String,
+        /// Whose it should be.
+        peer: Did,
+        /// Where it may be.
+        stated: String,
+    },
+    /// Our own certificate or key can't be used.
+    #[error("no TLS client can be made: {0}")]
+    Tls(String),
+}
+
+/// A peer as its pinned statement describes its connector.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Who.
+    pub peer: Did,
+    /// The statement's number.
+    pub seq: u64,
+    /// Keys of its server certificate.
+    pub spki: Vec<Sha256>,
+    /// Its endpoints.
+    pub endpoints: Vec<String>,
+}
+
+impl Target {
+    /// Whether the address is at one of the endpoints: https, same host, same port, no user info, below its path.
+    pub fn allows(&self, url: &str) -> bool {
+        let Ok(url) = Url::parse(url) else { return false };
+        url.scheme() == "https"
+            && url.username().is_empty()
+            && url.password().is_none()
+            && self.endpoints.iter().filter_map(|endpoint| Url::parse(endpoint).ok()).any(|endpoint| {
+                let base = endpoint.path().trim_end_matches('/');
+                endpoint.scheme() == "https"
+                    && endpoint.host() == url.host()
+                    && endpoint.port_or_known_default() == url.port_or_known_default()
+                    && url.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+    }
+}
+
+/// Makes and keeps clients.
+pub struct Clients {
+    identity: TlsIdentity,
+    made: Mutex<HashMap<(Did, u64), Client>>,
+}
+
+impl Clients {
+    /// Clients that show this certificate.
+    pub fn new(identity: TlsIdentity) -> Self {
+        Self { identity, made: Mutex::default() }
+    }
+
+    /// A client for this peer, to ask this address.
+    ///
+    /// # Errors
+    /// An address elsewhere than at its stated endpoints is refused before anything is resolved.
+    pub fn client_for(&self, target: &Target, url: &str) -> Result<Client, NetError> {
+        if !target.allows(url) {
+            return Err(NetError::NotPinned {
+                url: url.chars().take(200).collect(),
+                peer: target.peer.clone(),
+                stated: target.endpoints.join(", "),
+            });
+        }
+        let key = (target.peer.clone(), target.seq);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = made.get(&key) {
+            return Ok(client.clone());
+        }
+        let tls = client_config(&self.identity, target.spki.clone()).map_err(|error| NetError::Tls(error.to_string()))?;
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .no_proxy()
+            .redirect(Policy::none())
+            .connect_timeout(Duration::from_secs(5))
+            .pool_idle_timeout(Duration::from_secs(8))
+            .user_agent(concat!("counterseal/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| NetError::Tls(error.to_string()))?;
+        // an older statement's client is never used again
+        made.retain(|(did, _), _| *did != target.peer);
+        made.insert(key, client.clone());
+        Ok(client)
+    }
+}
