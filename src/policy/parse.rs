@@ -1,0 +1,117 @@
+//! The obligations' little language: `name(argument, …); name; …`.
+
+use crate::policy::{
+    Columns,
+    obligation::{Args, Obligation, ObligationError},
+};
+
+/// Parses what stands in `@during("…")` or a floor. Empty text is an error: an annotation that says nothing is a
+/// mistake.
+pub(super) fn obligations(text: &str, columns: &Columns) -> Result<Vec<Obligation>, ObligationError> {
+    let mut parser = Parser { rest: text };
+    let mut found = Vec::new();
+    loop {
+        parser.space();
+        if parser.rest.is_empty() {
+            break;
+        }
+        let name = parser.word()?;
+        parser.space();
+        let args = if parser.rest.starts_with('(') { parser.arguments(name == "filter")? } else { Args::default() };
+        found.push(Obligation::build(&name, &args, columns)?);
+        parser.space();
+        match parser.rest.strip_prefix(';') {
+            Some(rest) => parser.rest = rest,
+            None if parser.rest.is_empty() => {}
+            None => return Err(parser.wrong("`;` between obligations")),
+        }
+    }
+    if found.is_empty() {
+        return Err(ObligationError::Syntax("no obligation in it; leave it out if nothing is demanded".into()));
+    }
+    Ok(found)
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Parser<'a> {
+    fn space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn wrong(&self, expected: &str) -> ObligationError {
+        let found: String = self.rest.chars().take(20).collect();
+        let found = if found.is_empty() { "the end".to_owned() } else { format!("`{found}`") };
+        ObligationError::Syntax(format!("expected {expected}, found {found}"))
+    }
+
+    /// A name, a number, or anything in double quotes.
+    fn word(&mut self) -> Result<String, ObligationError> {
+        if let Some(rest) = self.rest.strip_prefix('"') {
+            let (word, rest) = rest.split_once('"').ok_or_else(|| self.wrong("a closing quote"))?;
+            self.rest = rest;
+            return Ok(word.to_owned());
+        }
+        let end = self
+            .rest
+            .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.')))
+            .unwrap_or(self.rest.len());
+        if end == 0 {
+            return Err(self.wrong("a name"));
+        }
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Ok(word.to_owned())
+    }
+
+    fn arguments(&mut self, raw: bool) -> Result<Args, ObligationError> {
+        let text = self.parenthesised()?;
+        if raw {
+            return Ok(Args { words: Vec::new(), raw: text.to_owned() });
+        }
+        let mut inner = Parser { rest: text };
+        let mut words = Vec::new();
+        inner.space();
+        while !inner.rest.is_empty() {
+            words.push(inner.word()?);
+            inner.space();
+            match inner.rest.strip_prefix(',') {
+                Some(rest) => {
+                    inner.rest = rest;
+                    inner.space();
+                    if inner.rest.is_empty() {
+                        return Err(inner.wrong("an argument after `,`"));
+                    }
+                }
+                None if inner.rest.is_empty() => {}
+                None => return Err(inner.wrong("`,` or `)`")),
+            }
+        }
+        Ok(Args { words, raw: String::new() })
+    }
+
+    /// What stands between `(` and its `)`; parentheses within quotes don't count.
+    fn parenthesised(&mut self) -> Result<&'a str, ObligationError> {
+        let (mut depth, mut quote) = (0_usize, None);
+        for (at, c) in self.rest.char_indices() {
+            match (quote, c) {
+                (Some(open), c) if c == open => quote = None,
+                (Some(_), _) => {}
+                (None, '"' | '\'') => quote = Some(c),
+                (None, '(') => depth += 1,
+                (None, ')') => {
+                    depth -= 1;
+                    if depth == 0 {
+                        let text = &self.rest[1..at];
+                        self.rest = &self.rest[at + 1..];
+                        return Ok(text);
+                    }
+                }
+                (None, _) => {}
+            }
+        }
+        Err(self.wrong("`(` with its `)`"))
+    }
+}
