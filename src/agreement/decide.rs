@@ -60,9 +60,9 @@ fn gather(fact: ContextFact, question: &Question<'_>) -> Option<Value> {
         ContextFact::Purpose => Some(Value::Text(question.purpose.unwrap_or_default().to_owned())),
         ContextFact::Application => Some(Value::Text(question.application.unwrap_or_default().to_owned())),
         ContextFact::Count => Some(Value::Long(i64::try_from(spent(question)).unwrap_or(i64::MAX))),
-        ContextFact::Agreement => Some(Value::Text(
-            question.agreement.map(|row| row.id().as_str().to_owned()).unwrap_or_default(),
-        )),
+        ContextFact::Agreement => {
+            Some(Value::Text(question.agreement.map(|row| row.id().as_str().to_owned()).unwrap_or_default()))
+        }
         ContextFact::NetworkAddress => question.address.map(Value::Ip),
         ContextFact::Region => question.principal.jurisdiction.clone().map(Value::Text),
     }

@@ -28,7 +28,10 @@ impl IntoResponse for Problem {
             "disk-full" => StatusCode::INSUFFICIENT_STORAGE,
             "peer-unreachable" => StatusCode::BAD_GATEWAY,
             "internal" => StatusCode::INTERNAL_SERVER_ERROR,
-            code if code.starts_with("offer-file") || code.starts_with("policy-in") || code.starts_with("invitation-") => {
+            code if code.starts_with("offer-file")
+                || code.starts_with("policy-in")
+                || code.starts_with("invitation-") =>
+            {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             _ => StatusCode::FORBIDDEN,

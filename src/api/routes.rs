@@ -132,11 +132,14 @@ fn admit(api: &Api, headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// JSON, with our own words for what is wrong with it.
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem(Refusal::new("json-invalid", format!("the request's body: {error}"))))
+    serde_json::from_slice(body)
+        .map_err(|error| Problem(Refusal::new("json-invalid", format!("the request's body: {error}"))))
 }
 
 fn id<T: std::str::FromStr<Err = crate::id::IdError>>(text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|error| Problem(Refusal::new("id-invalid", format!("`{}`: {error}", text.chars().take(80).collect::<String>()))))
+    text.parse().map_err(|error| {
+        Problem(Refusal::new("id-invalid", format!("`{}`: {error}", text.chars().take(80).collect::<String>())))
+    })
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Problem {
@@ -289,7 +292,8 @@ async fn use_copy(State(api): State<Api>, body: Bytes) -> Result<Response, Probl
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    for (name, value) in [("counterseal-copy", used.copy.to_string()), ("counterseal-number", used.number.to_string())] {
+    for (name, value) in [("counterseal-copy", used.copy.to_string()), ("counterseal-number", used.number.to_string())]
+    {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(name, value);
         }

@@ -63,7 +63,8 @@ impl Client {
         }
         let status = response.status();
         let problem: Value = response.json().await.unwrap_or_default();
-        let sentence = problem["detail"].as_str().map_or_else(|| format!("the connector answered {status}"), str::to_owned);
+        let sentence =
+            problem["detail"].as_str().map_or_else(|| format!("the connector answered {status}"), str::to_owned);
         Err(super::refused(Refusal { code: Code::received(problem["code"].as_str().unwrap_or_default()), sentence }))
     }
 }

@@ -28,12 +28,16 @@ pub fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
                     let certificate = keys.certificate();
                     let now = SystemClock.now();
                     if now >= certificate.not_after {
-                        problems.push(format!("the certificate ended at {}: partners refuse it", certificate.not_after));
+                        problems
+                            .push(format!("the certificate ended at {}: partners refuse it", certificate.not_after));
                     } else if now.plus(SOON) >= certificate.not_after {
                         problems.push(format!("the certificate ends soon, at {}", certificate.not_after));
                     }
                     if !certificate.dids.contains(&config.participant.did) {
-                        problems.push(format!("the certificate doesn't name {}: partners refuse it", config.participant.did));
+                        problems.push(format!(
+                            "the certificate doesn't name {}: partners refuse it",
+                            config.participant.did
+                        ));
                     }
                 }
             }

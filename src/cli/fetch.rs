@@ -76,7 +76,10 @@ pub async fn fetch(client: &Client, args: Fetch, out: &Output) -> anyhow::Result
     match last {
         Some(FetchEvent::Opened { copy, bytes }) => {
             if !out.json {
-                println!("{bytes} bytes are in the vault, sealed: copy {copy}\nNext: counterseal use {copy} --purpose {}", args.purpose);
+                println!(
+                    "{bytes} bytes are in the vault, sealed: copy {copy}\nNext: counterseal use {copy} --purpose {}",
+                    args.purpose
+                );
             }
             Ok(())
         }
@@ -87,7 +90,8 @@ pub async fn fetch(client: &Client, args: Fetch, out: &Output) -> anyhow::Result
 
 /// `use`
 pub async fn use_copy(client: &Client, args: Use) -> anyhow::Result<()> {
-    let body = json!({ "of": args.of, "purpose": args.purpose, "action": args.action, "application": args.application });
+    let body =
+        json!({ "of": args.of, "purpose": args.purpose, "action": args.action, "application": args.application });
     let response = client.send(reqwest::Method::POST, "/v1/use", &body).await?;
     let mut out: Box<dyn std::io::Write> = match &args.out {
         Some(path) => Box::new(std::fs::File::create(path).with_context(|| path.display().to_string())?),

@@ -1,11 +1,6 @@
 //! `counterseal init`
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-};
+use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -61,7 +56,8 @@ pub fn run(home: &Path, args: Init, out: &Output) -> anyhow::Result<()> {
     let domain = match &args.domain {
         Some(domain) => domain.replace(':', "%3A"),
         None => {
-            let name: String = args.name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+            let name: String =
+                args.name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
             let name = name.trim_matches('-').to_owned();
             if name.is_empty() {
                 bail!("no DID can be made from the name `{}`: give --domain", args.name);
@@ -100,11 +96,8 @@ pub fn create(home: &Path, new: &NewHome, random: &dyn Random, now: Timestamp) -
     let text = toml::to_string(&config)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(home).with_context(|| home.display().to_string())?;
     fs::create_dir_all(home.join("data"))?;
-    let hosts: Vec<String> = new
-        .public_url
-        .iter()
-        .filter_map(|url| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned))
-        .collect();
+    let hosts: Vec<String> =
+        new.public_url.iter().filter_map(|url| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned)).collect();
     Keys::create(home, &new.did, &hosts, random, now)?;
     write(home, TOKEN, format!("{}\n", b64(&random.array::<32>())).as_bytes(), 0o600)?;
     let preface = "# Counterseal. Each value can be overridden by COUNTERSEAL_<SECTION>_<KEY>.\n# sources.roots: folders below which datasets may lie; relative to this file.\n\n";

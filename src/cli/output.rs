@@ -27,7 +27,9 @@ impl Output {
 /// Shows why a command failed.
 pub fn failure(error: &anyhow::Error, json: bool) {
     match error.downcast_ref::<Refusal>() {
-        Some(refusal) if json => eprintln!("{}", serde_json::json!({ "code": refusal.code, "reason": refusal.sentence })),
+        Some(refusal) if json => {
+            eprintln!("{}", serde_json::json!({ "code": refusal.code, "reason": refusal.sentence }))
+        }
         Some(refusal) => eprintln!("error: {} [{}]", plain(&refusal.sentence), refusal.code),
         None if json => eprintln!("{}", serde_json::json!({ "code": "failed", "reason": format!("{error:#}") })),
         None => eprintln!("error: {error:#}"),

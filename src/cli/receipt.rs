@@ -106,8 +106,11 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
             };
             let answer = connect(home)?.get(&path).await?;
             let count = answer["receipts"].as_array().map_or(0, Vec::len);
-            std::fs::write(&file, serde_json::to_string(&answer)? + "\n").with_context(|| file.display().to_string())?;
-            out.show(&json!({ "file": file, "receipts": count }), |_| format!("{} holds {count} receipts", file.display()));
+            std::fs::write(&file, serde_json::to_string(&answer)? + "\n")
+                .with_context(|| file.display().to_string())?;
+            out.show(&json!({ "file": file, "receipts": count }), |_| {
+                format!("{} holds {count} receipts", file.display())
+            });
         }
         ReceiptCommand::Verify { file, trust } => {
             let verdict = verify(&bundle(&file)?, &trusted(&trust)?);

@@ -161,7 +161,8 @@ pub async fn peer(client: &Client, command: Peer, out: &Output) -> anyhow::Resul
             out.show(&answer, |peers| rows(peers, &["did", "name", "state", "fingerprint", "endpoint"]));
         }
         Peer::Revoke { did, reason } => {
-            let answer = client.post(&format!("/v1/peers/{}/revoke", segment(did.as_str())), &ReasonBody { reason }).await?;
+            let answer =
+                client.post(&format!("/v1/peers/{}/revoke", segment(did.as_str())), &ReasonBody { reason }).await?;
             out.show(&answer, |_| format!("{did} is revoked: its connections are cut, and it is nobody from now on"));
         }
     }
@@ -174,13 +175,21 @@ pub async fn offer(client: &Client, command: Offer, out: &Output) -> anyhow::Res
         Offer::Publish { file } => {
             let answer = client.post("/v1/offers", &PublishBody { file: absolute(&file)? }).await?;
             out.show(&answer, |offer| {
-                let sealed: Vec<String> =
-                    offer["sealedFor"].as_array().into_iter().flatten().filter_map(|did| did.as_str().map(plain)).collect();
+                let sealed: Vec<String> = offer["sealedFor"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|did| did.as_str().map(plain))
+                    .collect();
                 format!(
                     "published {} (version {}), {}",
                     text(offer, "id"),
                     text(offer, "version"),
-                    if sealed.is_empty() { "open to whom its policy lets discover it".to_owned() } else { format!("sealed for {}", sealed.join(", ")) }
+                    if sealed.is_empty() {
+                        "open to whom its policy lets discover it".to_owned()
+                    } else {
+                        format!("sealed for {}", sealed.join(", "))
+                    }
                 )
             });
         }
@@ -211,12 +220,18 @@ pub async fn negotiate(client: &Client, args: Negotiate, out: &Output) -> anyhow
     let body = NegotiateBody { provider: args.did, dataset: args.dataset, wait_seconds: args.wait };
     let answer = client.post("/v1/negotiations", &body).await?;
     if answer["state"] == "TERMINATED" {
-        let refusal = serde_json::from_value(answer["ended"].clone()).context("the negotiation ended without a reason")?;
+        let refusal =
+            serde_json::from_value(answer["ended"].clone()).context("the negotiation ended without a reason")?;
         return Err(super::refused(refusal));
     }
     out.show(&answer, |negotiation| match negotiation["state"].as_str() {
-        Some("FINALIZED") => format!("agreement {}\nNext: counterseal fetch {0} --purpose <purpose>", text(negotiation, "agreement")),
-        _ => format!("the negotiation is {} so far; look at `counterseal agreement list` later", text(negotiation, "state")),
+        Some("FINALIZED") => {
+            format!("agreement {}\nNext: counterseal fetch {0} --purpose <purpose>", text(negotiation, "agreement"))
+        }
+        _ => format!(
+            "the negotiation is {} so far; look at `counterseal agreement list` later",
+            text(negotiation, "state")
+        ),
     });
     Ok(())
 }
@@ -229,8 +244,11 @@ pub async fn agreement(client: &Client, command: Agreement, out: &Output) -> any
             out.show(&answer, |agreements| rows(agreements, &["id", "dataset", "side", "peer", "state", "releases"]));
         }
         Agreement::Revoke { id, reason } => {
-            let answer = client.post(&format!("/v1/agreements/{}/revoke", segment(id.as_str())), &ReasonBody { reason }).await?;
-            out.show(&answer, |_| format!("{id} is revoked: nothing leaves under it any more, and the consumer is told"));
+            let answer =
+                client.post(&format!("/v1/agreements/{}/revoke", segment(id.as_str())), &ReasonBody { reason }).await?;
+            out.show(&answer, |_| {
+                format!("{id} is revoked: nothing leaves under it any more, and the consumer is told")
+            });
         }
     }
     Ok(())

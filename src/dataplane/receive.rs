@@ -58,7 +58,8 @@ pub async fn receive(
     loop {
         let before: u64 = kept.iter().map(|segment| segment.bytes).sum();
         let path = folder.join(format!("{}.ece", kept.len()));
-        let error = match attempt(client, &format!("{url}?from={from}"), token, &path, &|n| progress(before + n)).await {
+        let error = match attempt(client, &format!("{url}?from={from}"), token, &path, &|n| progress(before + n)).await
+        {
             Ok(Attempt::Whole(segment)) => {
                 kept.push(segment);
                 return Ok(kept);
@@ -90,7 +91,11 @@ pub async fn receive(
 enum Attempt {
     Whole(Segment),
     /// Broke off; `strides` whole strides may be kept, as `segment`.
-    Prefix { segment: Segment, strides: u64, error: String },
+    Prefix {
+        segment: Segment,
+        strides: u64,
+        error: String,
+    },
 }
 
 async fn attempt(
@@ -117,10 +122,8 @@ async fn attempt(
         let body = response.bytes().await.unwrap_or_default();
         return Err(ReceiveError::Refused(refusal_of(status.as_u16(), &body)));
     }
-    let mut file = tokio::io::BufWriter::with_capacity(
-        1 << 18,
-        tokio::fs::File::create(path).await.map_err(ReceiveError::Disk)?,
-    );
+    let mut file =
+        tokio::io::BufWriter::with_capacity(1 << 18, tokio::fs::File::create(path).await.map_err(ReceiveError::Disk)?);
     let mut hasher = Hasher::new();
     let mut salt = Vec::with_capacity(16);
     let mut bytes: u64 = 0;
@@ -178,10 +181,11 @@ fn refusal_of(status: u16, body: &[u8]) -> Refusal {
     let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let sentence = match &value["reason"] {
         serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(items) => {
-            items.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(" ")
-        }
+        serde_json::Value::Array(items) => items.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(" "),
         _ => format!("the provider answered {status}"),
     };
-    Refusal { code: Code::received(value["code"].as_str().unwrap_or_default()), sentence: sentence.chars().take(500).collect() }
+    Refusal {
+        code: Code::received(value["code"].as_str().unwrap_or_default()),
+        sentence: sentence.chars().take(500).collect(),
+    }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::{
-        ece::{RESUME_EVERY, Keying},
+        ece::{Keying, RESUME_EVERY},
         hkdf_sha256,
         jws::Jws,
     },

@@ -28,10 +28,7 @@ use crate::{
         Hasher, Random, RandomExt, b64,
         ece::{RECORD_PLAIN, RESUME_EVERY, Sealer},
     },
-    dataplane::{
-        Authorized, Grants, HashScope, ReleaseRow, ReleaseState, SentBody,
-        release::MAX_BODIES,
-    },
+    dataplane::{Authorized, Grants, HashScope, ReleaseRow, ReleaseState, SentBody, release::MAX_BODIES},
     error::Refusal,
     id::{ReleaseId, Sha256},
     identity::{Keys, Peers},
@@ -133,11 +130,9 @@ async fn stream_release(
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Err((status, refusal)) => (
-            status,
-            Json(serde_json::json!({ "code": refusal.code, "reason": [refusal.sentence] })),
-        )
-            .into_response(),
+        Err((status, refusal)) => {
+            (status, Json(serde_json::json!({ "code": refusal.code, "reason": [refusal.sentence] }))).into_response()
+        }
     }
 }
 
@@ -161,9 +156,8 @@ async fn begin(
     from: u64,
 ) -> Result<Start, Refused> {
     let refuse = |status, code, sentence: String| Err((status, Refusal::new(code, sentence)));
-    let not_found = || {
-        (StatusCode::NOT_FOUND, Refusal::new("release-unknown", "there is no such release of this participant"))
-    };
+    let not_found =
+        || (StatusCode::NOT_FOUND, Refusal::new("release-unknown", "there is no such release of this participant"));
     let now = parts.clock.now();
     let caller_did = caller.participant.did().ok_or_else(not_found)?;
     let bearer = headers
@@ -203,12 +197,7 @@ async fn begin(
     if from > 0 {
         keep_prefix(parts, &release, from).await?;
     }
-    let begun = parts
-        .bodies
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(&release.id)
-        .map_or(0, Vec::len);
+    let begun = parts.bodies.lock().unwrap_or_else(PoisonError::into_inner).get(&release.id).map_or(0, Vec::len);
     if begun >= MAX_BODIES {
         return refuse(
             StatusCode::TOO_MANY_REQUESTS,
@@ -230,10 +219,7 @@ async fn begin(
             "the source changed since this release was decided; the release can't go on".into(),
         );
     }
-    let scope = HashScope {
-        master: parts.keys.master.clone(),
-        agreement: release.agreement.clone(),
-    };
+    let scope = HashScope { master: parts.keys.master.clone(), agreement: release.agreement.clone() };
     let plan = Plan::compile(&release.obligations, &release.columns, Arc::new(scope)).map_err(|error| {
         (StatusCode::INTERNAL_SERVER_ERROR, Refusal::new("obligation-unenforceable", error.to_string()))
     })?;

@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 use crate::{
-    evidence::{Bundle, Finding, Trust, Verdict, verify::{Checked, check}},
+    evidence::{
+        Bundle, Finding, Trust, Verdict,
+        verify::{Checked, check},
+    },
     id::{AgreementId, Sha256},
     receipt::{Kind, Receipt},
 };
@@ -59,7 +62,11 @@ pub fn match_halves(a: &Bundle, b: &Bundle, trust: &Trust) -> Matched {
     let mut pairs = 0;
     for id in &common {
         if left.agreements[*id] != right.agreements[*id] {
-            findings.push(Finding { code: "agreement-differs", place: format!("agreement {id}"), problem: "the two exports hold different texts of it".into() });
+            findings.push(Finding {
+                code: "agreement-differs",
+                place: format!("agreement {id}"),
+                problem: "the two exports hold different texts of it".into(),
+            });
         }
         pairs += compare(id, &left, &right, b, &mut findings);
         pairs += compare(id, &right, &left, a, &mut findings);
@@ -71,10 +78,12 @@ pub fn match_halves(a: &Bundle, b: &Bundle, trust: &Trust) -> Matched {
 /// Every shared receipt of one side is among the halves of the other, and the other way round.
 fn compare(id: &AgreementId, own: &Checked, other: &Checked, others: &Bundle, findings: &mut Vec<Finding>) -> usize {
     let under = |receipt: &Receipt| receipt.agreement.as_ref() == Some(id);
-    let held: HashSet<&Sha256> = other.halves.iter().filter(|(receipt, _)| under(receipt)).map(|(_, sha256)| sha256).collect();
+    let held: HashSet<&Sha256> =
+        other.halves.iter().filter(|(receipt, _)| under(receipt)).map(|(_, sha256)| sha256).collect();
     let mine: HashSet<&Sha256> = own.receipts.iter().map(|(_, sha256)| sha256).collect();
     let mut pairs = 0;
-    for (receipt, sha256) in own.receipts.iter().filter(|(receipt, _)| under(receipt) && SHARED.contains(&receipt.kind)) {
+    for (receipt, sha256) in own.receipts.iter().filter(|(receipt, _)| under(receipt) && SHARED.contains(&receipt.kind))
+    {
         if held.contains(sha256) {
             pairs += 1;
         } else {
@@ -100,7 +109,9 @@ fn compare(id: &AgreementId, own: &Checked, other: &Checked, others: &Bundle, fi
 /// Within one release: same key hash, and the consumer acknowledged what the provider says it delivered.
 fn chain(id: &AgreementId, left: &Checked, right: &Checked, findings: &mut Vec<Finding>) {
     let mut releases: HashMap<String, HashMap<Kind, &Receipt>> = HashMap::new();
-    for (receipt, _) in left.receipts.iter().chain(&right.receipts).filter(|(receipt, _)| receipt.agreement.as_ref() == Some(id)) {
+    for (receipt, _) in
+        left.receipts.iter().chain(&right.receipts).filter(|(receipt, _)| receipt.agreement.as_ref() == Some(id))
+    {
         if let Some(release) = &receipt.release {
             releases.entry(release.to_string()).or_default().insert(receipt.kind, receipt);
         }
@@ -123,7 +134,11 @@ fn chain(id: &AgreementId, left: &Checked, right: &Checked, findings: &mut Vec<F
             .filter_map(|kind| get(kind)?.key_sha256)
             .collect();
         if keys.len() > 1 {
-            findings.push(Finding { code: "key-differs", place: place(), problem: "its receipts commit to different keys".into() });
+            findings.push(Finding {
+                code: "key-differs",
+                place: place(),
+                problem: "its receipts commit to different keys".into(),
+            });
         }
         if get(Kind::Acknowledged).is_some() && get(Kind::Delivered).is_none() {
             findings.push(Finding {

@@ -14,7 +14,12 @@ use crate::{
     evidence::Bundle,
     id::{AgreementId, Did, Sha256},
     identity::{Invitation, Statement, StatementError, verify_chain},
-    receipt::{Kind, Receipt, SeriesKey, checkpoint::Checkpoint, entry, merkle::{Frontier, leaf_hash}},
+    receipt::{
+        Kind, Receipt, SeriesKey,
+        checkpoint::Checkpoint,
+        entry,
+        merkle::{Frontier, leaf_hash},
+    },
 };
 
 /// Keys that the verifier trusts, from invitations it got by another channel.
@@ -104,7 +109,9 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
             Ok((first, last)) => {
                 match trust.0.get(did) {
                     Some(key) if *key == first.keys.signing => trusted.push(did.clone()),
-                    Some(_) => wrong("key-other", did.to_string(), "its first key is not the one that you trust".into()),
+                    Some(_) => {
+                        wrong("key-other", did.to_string(), "its first key is not the one that you trust".into())
+                    }
                     None => unproven.push(did.clone()),
                 }
                 current.insert(did, last);
@@ -130,16 +137,26 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         }
     }
     match current.get(&bundle.exporter) {
-        None => wrong("statement-missing", bundle.exporter.to_string(), "the exporter's own statements are not in the bundle".into()),
+        None => wrong(
+            "statement-missing",
+            bundle.exporter.to_string(),
+            "the exporter's own statements are not in the bundle".into(),
+        ),
         Some(statement) => {
             let origin = format!("{}/log/1", bundle.exporter);
             match Checkpoint::verify(&bundle.checkpoint, &origin, &statement.keys.log) {
                 Err(error) => wrong("checkpoint-broken", origin, error.to_string()),
-                Ok(checkpoint) if checkpoint.size != entries.len() as u64 || checkpoint.root != frontier.root() => wrong(
-                    "log-altered",
-                    origin,
-                    format!("the {} entries are not the {} that the checkpoint signs", entries.len(), checkpoint.size),
-                ),
+                Ok(checkpoint) if checkpoint.size != entries.len() as u64 || checkpoint.root != frontier.root() => {
+                    wrong(
+                        "log-altered",
+                        origin,
+                        format!(
+                            "the {} entries are not the {} that the checkpoint signs",
+                            entries.len(),
+                            checkpoint.size
+                        ),
+                    )
+                }
                 Ok(_) => {}
             }
         }
@@ -183,11 +200,17 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
                 if let Some(secret) = secrets.get_by(&receipt.series) {
                     let tag = secret.key_of(&bundle.exporter).tag(exported.number);
                     if found[..] != entry(&tag, &sha256) {
-                        wrong("number-wrong", place.clone(), format!("it is not number {} of its series", exported.number));
+                        wrong(
+                            "number-wrong",
+                            place.clone(),
+                            format!("it is not number {} of its series", exported.number),
+                        );
                     }
                 }
             }
-            Some(_) => wrong("receipt-not-in-log", place.clone(), format!("entry {} is another receipt's", exported.index)),
+            Some(_) => {
+                wrong("receipt-not-in-log", place.clone(), format!("entry {} is another receipt's", exported.index))
+            }
             None => wrong("receipt-not-in-log", place.clone(), format!("the log has no entry {}", exported.index)),
         }
         if let Some(agreement) = receipt.agreement.as_ref().and_then(|id| agreements.get(id)) {
@@ -203,7 +226,11 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         series.entry(receipt.series.clone()).or_default().push(exported.number);
         let last = times.entry(receipt.series.clone()).or_insert((exported.number, receipt.time));
         if exported.number > last.0 && receipt.time.millis() + 300_000 < last.1.millis() {
-            wrong("time-backwards", place, format!("it is from {}, but number {} before it from {}", receipt.time, last.0, last.1));
+            wrong(
+                "time-backwards",
+                place,
+                format!("it is from {}, but number {} before it from {}", receipt.time, last.0, last.1),
+            );
         }
         if exported.number >= last.0 {
             *last = (exported.number, receipt.time);
@@ -216,7 +243,11 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         numbers.sort_unstable();
         for (expected, number) in (0_u64..).zip(&numbers) {
             if *number != expected {
-                wrong("receipt-missing", format!("agreement {id}"), format!("number {expected} of the exporter's series is not in the bundle"));
+                wrong(
+                    "receipt-missing",
+                    format!("agreement {id}"),
+                    format!("number {expected} of the exporter's series is not in the bundle"),
+                );
                 break;
             }
         }
@@ -239,7 +270,8 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
             wrong("half-foreign", place, "its agreement is not in the bundle".into());
             continue;
         };
-        let partner = if agreement.provider.did == bundle.exporter { &agreement.consumer.did } else { &agreement.provider.did };
+        let partner =
+            if agreement.provider.did == bundle.exporter { &agreement.consumer.did } else { &agreement.provider.did };
         let result = match half.kind.as_str() {
             "agreement" => agreement::verify(&half.jws, partner, key).map(|_| None),
             "acknowledgement" => {
@@ -249,7 +281,9 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         };
         match result {
             Err(error) => wrong("half-broken", place, error.to_string()),
-            Ok(Some(receipt)) if receipt.kind.as_str() != half.kind || receipt.agreement.as_ref() != Some(&half.agreement) => {
+            Ok(Some(receipt))
+                if receipt.kind.as_str() != half.kind || receipt.agreement.as_ref() != Some(&half.agreement) =>
+            {
                 wrong("half-broken", place, "it is not what it is said to be".into());
             }
             Ok(Some(receipt)) => halves.push((receipt, half.jws.sha256())),
@@ -292,14 +326,16 @@ fn signed_by_both(
 ) -> Result<Agreement, (String, String)> {
     let anonymous = |problem: String| ("an agreement".to_owned(), problem);
     let (_, kid) = jws::peek(&exported.by_provider).map_err(|error| anonymous(error.to_string()))?;
-    let provider = agreement::verify(&exported.by_provider, kid.did(), key).map_err(|error| anonymous(error.to_string()))?;
+    let provider =
+        agreement::verify(&exported.by_provider, kid.did(), key).map_err(|error| anonymous(error.to_string()))?;
     let agreement = provider.payload().clone();
     let place = |problem: &str| (format!("agreement {}", agreement.id), problem.to_owned());
     if agreement.provider.did != *kid.did() {
         return Err(place("its provider did not sign it"));
     }
     let by_consumer = exported.by_consumer.as_ref().ok_or_else(|| place("its consumer did not sign it"))?;
-    let consumer = agreement::verify(by_consumer, &agreement.consumer.did, key).map_err(|error| place(&error.to_string()))?;
+    let consumer =
+        agreement::verify(by_consumer, &agreement.consumer.did, key).map_err(|error| place(&error.to_string()))?;
     if *consumer.payload() != agreement {
         return Err(place("its parties signed different texts"));
     }

@@ -153,7 +153,8 @@ impl Exchange {
     /// A partner's catalog, all pages of it.
     pub async fn catalog_of(&self, did: &Did) -> Result<Vec<CatalogItem>, Refusal> {
         let peer = self.peer(did)?;
-        let base = Address::parse(&format!("{}{BASE}", peer.statement.endpoints.dsp)).map_err(refuse("peer-address"))?;
+        let base =
+            Address::parse(&format!("{}{BASE}", peer.statement.endpoints.dsp)).map_err(refuse("peer-address"))?;
         let body = message::write(&CatalogRequest::default(), None).to_string();
         let mut url = base.join("/catalog/request");
         let mut items = Vec::new();
@@ -191,7 +192,10 @@ impl Exchange {
         }
         let found: Dataset = answer.read(message::read)?;
         let text = found.offer.ok_or_else(|| {
-            Refusal::new("offer-missing", "the dataset came without a signed offer; the partner is no Counterseal connector")
+            Refusal::new(
+                "offer-missing",
+                "the dataset came without a signed offer; the partner is no Counterseal connector",
+            )
         })?;
         let sealed = text.split('.').count() == 5;
         let jws = if sealed {
@@ -199,7 +203,8 @@ impl Exchange {
         } else {
             Jws::parse(text).map_err(refuse("offer-signature"))?
         };
-        let offer = offer::verify(&jws, did, &self.us, |kid| self.peers.verifying_key(kid)).map_err(refuse("offer-signature"))?;
+        let offer = offer::verify(&jws, did, &self.us, |kid| self.peers.verifying_key(kid))
+            .map_err(refuse("offer-signature"))?;
         if offer.payload().dataset.id != *dataset {
             return Err(Refusal::new("offer-mismatch", "the signed offer is about another dataset than was asked for"));
         }

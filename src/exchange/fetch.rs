@@ -20,7 +20,9 @@ use crate::{
     identity::Peer,
     protocol::{
         Answer, BASE, Party,
-        extension::{self, Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest},
+        extension::{
+            self, Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
+        },
     },
     receipt::{Commit, Kind, PartnerHalf, Payload, Receipt, Row, list, read},
     vault::{self, CopyRow, CopyState},
@@ -106,7 +108,10 @@ impl Exchange {
         };
         let (_, agreement) = self.agreement(&request.agreement).await?;
         if agreement.ours != Party::Consumer {
-            return Err(Refusal::new("agreement-not-ours", "we are the provider of this agreement; its consumer fetches"));
+            return Err(Refusal::new(
+                "agreement-not-ours",
+                "we are the provider of this agreement; its consumer fetches",
+            ));
         }
         agreement.in_force(self.clock.now())?;
         let peer = self.peer(agreement.peer())?;
@@ -187,9 +192,11 @@ impl Exchange {
 
     /// A copy under this agreement whose release is not over yet.
     async fn unfinished(&self, agreement: &AgreementId) -> Result<Option<Held>, Refusal> {
-        Ok(self.copies(Some(agreement)).await?.into_iter().find(|copy| {
-            matches!(copy.value().state, CopyState::Receiving | CopyState::Sealed)
-        }))
+        Ok(self
+            .copies(Some(agreement))
+            .await?
+            .into_iter()
+            .find(|copy| matches!(copy.value().state, CopyState::Receiving | CopyState::Sealed)))
     }
 
     async fn begin_copy(&self, agreement: &AgreementRow, peer: &Peer, request: &FetchRequest) -> Result<Held, Refusal> {
@@ -239,7 +246,12 @@ impl Exchange {
     }
 
     /// The provider's receipt says what we asked for, and commits it to a key.
-    fn check_released(&self, agreement: &AgreementRow, peer: &Peer, answer: &ReleaseAnswer) -> Result<Receipt, Refusal> {
+    fn check_released(
+        &self,
+        agreement: &AgreementRow,
+        peer: &Peer,
+        answer: &ReleaseAnswer,
+    ) -> Result<Receipt, Refusal> {
         let receipt = crate::receipt::verify(&answer.receipt, &peer.did, |kid| self.peers.verifying_key(kid))
             .map_err(refuse("receipt-signature"))?
             .into_payload();
@@ -256,7 +268,13 @@ impl Exchange {
     }
 
     /// Signs for the sealed bytes, before the key is here. The one-time key is on disk before anybody hears of it.
-    async fn acknowledge(&self, copy: Held, agreement: &AgreementRow, released: &Jws, receipt: &Receipt) -> Result<Held, Refusal> {
+    async fn acknowledge(
+        &self,
+        copy: Held,
+        agreement: &AgreementRow,
+        released: &Jws,
+        receipt: &Receipt,
+    ) -> Result<Held, Refusal> {
         let one_time = SealingKey::generate(&*self.random);
         let mut row = copy.value().clone();
         self.vault.keep_one_time(&row.id, &one_time).map_err(refuse("disk-failed"))?;
@@ -268,7 +286,8 @@ impl Exchange {
             segments: row.segments.clone(),
             one_time_key: one_time.public(),
         };
-        let acknowledgement = jws::sign(Typ::Acknowledgement, &self.keys.signing_kid(), &self.keys.signing, &body).map_err(refuse("internal"))?;
+        let acknowledgement = jws::sign(Typ::Acknowledgement, &self.keys.signing_kid(), &self.keys.signing, &body)
+            .map_err(refuse("internal"))?;
         let mut commit = Commit::new();
         let mut own = self.receipt(Kind::Acknowledged, Some(agreement));
         own.transfer = Some(row.transfer.clone());
@@ -287,11 +306,15 @@ impl Exchange {
     }
 
     async fn send_acknowledgement(&self, peer: &Peer, copy: &CopyRow) -> Result<KeyAnswer, Refusal> {
-        let (Some(release), Some(acknowledgement), Some(receipt)) = (&copy.release, &copy.acknowledgement, &copy.acknowledged) else {
+        let (Some(release), Some(acknowledgement), Some(receipt)) =
+            (&copy.release, &copy.acknowledgement, &copy.acknowledged)
+        else {
             return Err(Refusal::new("internal", "nothing to acknowledge"));
         };
-        let number = self.receipts.by_sha256(&receipt.sha256()).await.map_err(refuse("store-unreadable"))?.map(|own| own.number);
-        let body = AcknowledgementRequest { acknowledgement: acknowledgement.clone(), receipt: receipt.clone(), number };
+        let number =
+            self.receipts.by_sha256(&receipt.sha256()).await.map_err(refuse("store-unreadable"))?.map(|own| own.number);
+        let body =
+            AcknowledgementRequest { acknowledgement: acknowledgement.clone(), receipt: receipt.clone(), number };
         let body = serde_json::to_vec(&body).map_err(refuse("internal"))?;
         let url = format!("{}{BASE}{}", peer.statement.endpoints.dsp, extension::acknowledgement_path(release));
         let mut pause = Duration::from_millis(100);
@@ -308,20 +331,30 @@ impl Exchange {
     }
 
     /// The key is here: does it open what was promised?
-    async fn open(&self, copy: Held, agreement: &AgreementRow, peer: &Peer, answer: KeyAnswer) -> Result<Held, Refusal> {
+    async fn open(
+        &self,
+        copy: Held,
+        agreement: &AgreementRow,
+        peer: &Peer,
+        answer: KeyAnswer,
+    ) -> Result<Held, Refusal> {
         let mut row = copy.value().clone();
         let delivered = crate::receipt::verify(&answer.delivered, &peer.did, |kid| self.peers.verifying_key(kid))
             .map_err(refuse("receipt-signature"))?;
         let promised = delivered.payload().key_sha256;
-        let released = row.released.as_ref().and_then(|jws| {
-            crate::receipt::verify(jws, &peer.did, |kid| self.peers.verifying_key(kid)).ok()
-        });
+        let released = row
+            .released
+            .as_ref()
+            .and_then(|jws| crate::receipt::verify(jws, &peer.did, |kid| self.peers.verifying_key(kid)).ok());
         if delivered.payload().kind != Kind::Delivered
             || delivered.payload().refers != row.acknowledgement.as_ref().map(Jws::sha256)
             || promised.is_none()
             || promised != released.and_then(|receipt| receipt.payload().key_sha256)
         {
-            return Err(Refusal::new("receipt-mismatch", "the provider's `delivered` receipt is not of our acknowledgement"));
+            return Err(Refusal::new(
+                "receipt-mismatch",
+                "the provider's `delivered` receipt is not of our acknowledgement",
+            ));
         }
         let one_time = self.vault.one_time(&row.id).map_err(refuse("vault-unreadable"))?.ok_or_else(|| {
             Refusal::new("key-lost", "the one-time key of this release is gone; the provider's key can't be opened")
@@ -384,7 +417,9 @@ impl Exchange {
 
     /// All copies, or those under one agreement.
     pub(super) async fn copies(&self, agreement: Option<&AgreementId>) -> Result<Vec<Held>, Refusal> {
-        let rows = list::<CopyRow>(&*self.store, vault::PREFIX.as_bytes(), None, 100_000).await.map_err(refuse("store-unreadable"))?;
+        let rows = list::<CopyRow>(&*self.store, vault::PREFIX.as_bytes(), None, 100_000)
+            .await
+            .map_err(refuse("store-unreadable"))?;
         let mut copies: Vec<Held> = rows
             .into_iter()
             .filter_map(|row| Some(Held { value: row.value.clone()?, row }))

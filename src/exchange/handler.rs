@@ -32,7 +32,12 @@ impl Exchange {
 
 #[async_trait]
 impl Handler for Exchange {
-    async fn catalog(&self, caller: &Caller, request: CatalogRequest, page: Option<String>) -> Result<CatalogPage, ProtocolError> {
+    async fn catalog(
+        &self,
+        caller: &Caller,
+        request: CatalogRequest,
+        page: Option<String>,
+    ) -> Result<CatalogPage, ProtocolError> {
         let peer = self.caller(caller)?;
         self.catalog_for(&peer, &request, page.as_deref())
     }
@@ -85,7 +90,12 @@ impl Handler for Exchange {
         self.release_to(&peer.did, caller.remote, &authorized.grant, request).await
     }
 
-    async fn acknowledge(&self, caller: &Caller, release: &ReleaseId, body: AcknowledgementRequest) -> Result<KeyAnswer, Refusal> {
+    async fn acknowledge(
+        &self,
+        caller: &Caller,
+        release: &ReleaseId,
+        body: AcknowledgementRequest,
+    ) -> Result<KeyAnswer, Refusal> {
         let peer = self.caller(caller)?;
         self.take_acknowledgement(&peer.did, release, body).await
     }

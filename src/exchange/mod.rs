@@ -39,7 +39,10 @@ use tokio::sync::Notify;
 use crate::{
     agreement::{self, AgreementRow},
     config::Config,
-    crypto::{Random, RandomExt, VerifyingKey, commitment, jws::{Jws, KeyRole, Kid}},
+    crypto::{
+        Random, RandomExt, VerifyingKey, commitment,
+        jws::{Jws, KeyRole, Kid},
+    },
     dataplane::{DataPlane, Grants},
     error::Refusal,
     id::{AgreementId, Did, IdError, ReceiptId, Sha256},
@@ -48,8 +51,8 @@ use crate::{
     offer::{Offer, Offers},
     policy::{Decision, Slice},
     receipt::{
-        Commit, CommitError, Committed, Committer, DecisionRecord, Kind, NewReceipt, Receipt, Receipts, Row,
-        SeriesKey, read,
+        Commit, CommitError, Committed, Committer, DecisionRecord, Kind, NewReceipt, Receipt, Receipts, Row, SeriesKey,
+        read,
     },
     source::Roots,
     store::Store,
@@ -194,21 +197,11 @@ impl Exchange {
     }
 
     /// Signs a receipt into our series of this agreement.
-    fn agreement_receipt(
-        &self,
-        commit: &mut Commit,
-        row: &AgreementRow,
-        receipt: Receipt,
-    ) -> Result<Jws, Refusal> {
+    fn agreement_receipt(&self, commit: &mut Commit, row: &AgreementRow, receipt: Receipt) -> Result<Jws, Refusal> {
         self.sign_receipt(commit, receipt, row.series_key())
     }
 
-    fn sign_receipt(
-        &self,
-        commit: &mut Commit,
-        receipt: Receipt,
-        series: SeriesKey,
-    ) -> Result<Jws, Refusal> {
+    fn sign_receipt(&self, commit: &mut Commit, receipt: Receipt, series: SeriesKey) -> Result<Jws, Refusal> {
         let new = NewReceipt::sign(receipt, &self.keys.signing_kid(), &self.keys.signing, series)
             .map_err(refuse("receipt-too-large"))?;
         let jws = new.jws.clone();
@@ -264,7 +257,10 @@ impl Exchange {
     /// The peer with this DID, active.
     fn peer(&self, did: &Did) -> Result<Arc<Peer>, Refusal> {
         let peer = self.peers.by_did(did).ok_or_else(|| {
-            Refusal::new("peer-unknown", format!("`{did}` is not a peer: add its invitation with `counterseal peer add`"))
+            Refusal::new(
+                "peer-unknown",
+                format!("`{did}` is not a peer: add its invitation with `counterseal peer add`"),
+            )
         })?;
         if self.peers.is_active(did) {
             Ok(peer)
@@ -376,7 +372,9 @@ macro_rules! retry {
         let mut attempt = 0;
         loop {
             match $walk.await {
-                Err(error) if error.code.as_str() == $crate::exchange::CONFLICT && attempt < $crate::exchange::ATTEMPTS => {
+                Err(error)
+                    if error.code.as_str() == $crate::exchange::CONFLICT && attempt < $crate::exchange::ATTEMPTS =>
+                {
                     attempt += 1;
                 }
                 result => break result,

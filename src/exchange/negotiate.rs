@@ -13,10 +13,18 @@ use std::{net::SocketAddr, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    agreement::{self, Agreement, AgreementRow, AgreementState, PartyFacts, Question, SeriesSecret, SourcePin, decide, manifest, principal_of_peer},
+    agreement::{
+        self, Agreement, AgreementRow, AgreementState, PartyFacts, Question, SeriesSecret, SourcePin, decide, manifest,
+        principal_of_peer,
+    },
     crypto::{RandomExt, jwe, jws},
     error::Refusal,
-    exchange::{Exchange, address, outbox::Draft, refuse, retry, rows::{About, NegotiationRow, Seen}},
+    exchange::{
+        Exchange, address,
+        outbox::Draft,
+        refuse, retry,
+        rows::{About, NegotiationRow, Seen},
+    },
     id::{AgreementId, DatasetId, Did, MessageId, Pid},
     identity::Peer,
     offer::{self, Offer},
@@ -212,10 +220,13 @@ impl Exchange {
         check_pids(pids, Pids { provider: provider.as_ref(), consumer: consumer.as_ref() })?;
         let named = |error: ProtocolError| error.with_pids(provider.clone(), consumer.clone());
         if found.ours != receiver {
-            return Err(named(ProtocolError::illegal(format!("this message addresses the {receiver} of the negotiation, which we are not"))));
+            return Err(named(ProtocolError::illegal(format!(
+                "this message addresses the {receiver} of the negotiation, which we are not"
+            ))));
         }
         let sender = receiver.other();
-        found.state = negotiation::next(Some(found.state), sender, incoming.message.event()).map_err(|illegal| named(illegal.into()))?;
+        found.state = negotiation::next(Some(found.state), sender, incoming.message.event())
+            .map_err(|illegal| named(illegal.into()))?;
         if found.peer_pid.is_none() {
             found.peer_pid = match sender {
                 Party::Provider => pids.provider.cloned(),
@@ -227,14 +238,16 @@ impl Exchange {
         // the answer shows the state that the message led to, whatever follows from it in the same commit
         let answer = shown(&found, found.state)?;
         let outcome = match &incoming.message {
-            NegotiationMessage::Agreement(message) => match self.take_agreement(&mut commit, peer, &mut found, message).await {
-                Ok(()) => Ok(()),
-                Err(refusal) if refusal.code.as_str() == crate::exchange::CONFLICT => return Err(refusal.into()),
-                Err(refusal) => {
-                    self.give_up(&mut commit, &mut found, refusal.clone())?;
-                    Err(ProtocolError::from(refusal).with_pids(provider, consumer))
+            NegotiationMessage::Agreement(message) => {
+                match self.take_agreement(&mut commit, peer, &mut found, message).await {
+                    Ok(()) => Ok(()),
+                    Err(refusal) if refusal.code.as_str() == crate::exchange::CONFLICT => return Err(refusal.into()),
+                    Err(refusal) => {
+                        self.give_up(&mut commit, &mut found, refusal.clone())?;
+                        Err(ProtocolError::from(refusal).with_pids(provider, consumer))
+                    }
                 }
-            },
+            }
             NegotiationMessage::Verification(message) => {
                 match self.take_verification(&mut commit, peer, &mut found, message).await {
                     Ok(()) => Ok(()),
@@ -287,9 +300,8 @@ impl Exchange {
             ));
         }
         // one answer for what isn't there, isn't yours, and isn't this any more
-        let unknown = || {
-            ProtocolError::bad("offer-unknown", "there is no such offer for you; look at the catalog again")
-        };
+        let unknown =
+            || ProtocolError::bad("offer-unknown", "there is no such offer for you; look at the catalog again");
         let live = self.offers.get(&request.offer.id).ok_or_else(unknown)?;
         let signed = self.discoverable(peer, &live).ok_or_else(unknown)?.clone();
         let offer = &live.row.offer;
@@ -346,9 +358,8 @@ impl Exchange {
             self.offer_agreement(&mut commit, peer, &mut row, offer, slice, &live.row).map_err(into_protocol)?;
             receipt.agreement = row.agreement.clone();
         } else {
-            let refusal = decision
-                .reason
-                .unwrap_or_else(|| Refusal::new("policy-no-permit", "the policy did not allow it"));
+            let refusal =
+                decision.reason.unwrap_or_else(|| Refusal::new("policy-no-permit", "the policy did not allow it"));
             receipt.reason = Some(refusal.clone());
             self.give_up(&mut commit, &mut row, refusal)?;
         }
@@ -403,13 +414,14 @@ impl Exchange {
             valid_from: row.begun,
             valid_until: offer.valid_until,
         };
-        let by_provider =
-            jws::sign(jws::Typ::Agreement, &self.keys.signing_kid(), &self.keys.signing, &agreement).map_err(refuse("internal"))?;
+        let by_provider = jws::sign(jws::Typ::Agreement, &self.keys.signing_kid(), &self.keys.signing, &agreement)
+            .map_err(refuse("internal"))?;
         let sealing = &peer.statement.keys.sealing;
         let sealed = jwe::seal(sealing, &offer::sealing_kid(&peer.did, sealing), SECRET_CTY, &secret.0, &*self.random)
             .map_err(refuse("internal"))?;
         let (consumer_pid, provider_pid) = both(row)?;
-        row.state = negotiation::next(Some(row.state), Party::Provider, negotiation::Event::Agree).map_err(refuse("internal"))?;
+        row.state = negotiation::next(Some(row.state), Party::Provider, negotiation::Event::Agree)
+            .map_err(refuse("internal"))?;
         row.agreement = Some(id.clone());
         let message = NegotiationMessage::Agreement(ContractAgreement {
             provider_pid,
@@ -474,8 +486,14 @@ impl Exchange {
         for (fits, what) in [
             (agreement.v == 1, "its version"),
             (agreement.provider.did == peer.did && agreement.consumer.did == self.us, "its parties"),
-            (agreement.provider.statement == peer.statement_sha256(), "the provider's statement (is it newer than the one we hold?)"),
-            (agreement.consumer.statement == self.own_statement(), "our own statement (has the provider not got our newest one?)"),
+            (
+                agreement.provider.statement == peer.statement_sha256(),
+                "the provider's statement (is it newer than the one we hold?)",
+            ),
+            (
+                agreement.consumer.statement == self.own_statement(),
+                "our own statement (has the provider not got our newest one?)",
+            ),
             (agreement.offer == sha256 && agreement.offer_id == offer.id, "the offer"),
             (agreement.dataset == offer.dataset.id && message.agreement.target == offer.dataset.id, "the dataset"),
             (agreement.policy_sha256 == slice.sha256(), "the policy"),
@@ -501,8 +519,8 @@ impl Exchange {
         if secret.sha256() != agreement.series_secret_sha256 {
             return Err(wrong("the secret of the receipt series is not the one in the agreement"));
         }
-        let by_consumer =
-            jws::sign(jws::Typ::Agreement, &self.keys.signing_kid(), &self.keys.signing, &agreement).map_err(refuse("internal"))?;
+        let by_consumer = jws::sign(jws::Typ::Agreement, &self.keys.signing_kid(), &self.keys.signing, &agreement)
+            .map_err(refuse("internal"))?;
         let kept = AgreementRow {
             ours: Party::Consumer,
             negotiation: row.pid.clone(),
@@ -519,7 +537,8 @@ impl Exchange {
             status: None,
             agreement,
         };
-        row.state = negotiation::next(Some(row.state), Party::Consumer, negotiation::Event::Verify).map_err(refuse("internal"))?;
+        row.state = negotiation::next(Some(row.state), Party::Consumer, negotiation::Event::Verify)
+            .map_err(refuse("internal"))?;
         row.agreement = Some(kept.id().clone());
         let (consumer_pid, provider_pid) = both(row)?;
         let answer = ContractVerification { provider_pid, consumer_pid, agreement_jws: Some(by_consumer) };
@@ -537,22 +556,25 @@ impl Exchange {
         message: &ContractVerification,
     ) -> Result<(), Refusal> {
         let id = row.agreement.clone().ok_or_else(|| Refusal::new("agreement-unknown", "no agreement was sent"))?;
-        let by_consumer = message
-            .agreement_jws
-            .clone()
-            .ok_or_else(|| Refusal::new("agreement-unsigned", "the verification came without the consumer's signature"))?;
+        let by_consumer = message.agreement_jws.clone().ok_or_else(|| {
+            Refusal::new("agreement-unsigned", "the verification came without the consumer's signature")
+        })?;
         let signed = agreement::verify(&by_consumer, &peer.did, |kid| self.peers.verifying_key(kid))
             .map_err(refuse("agreement-signature"))?;
         let (kept, mut agreement) = self.agreement(&id).await?;
         if *signed.payload() != agreement.agreement {
-            return Err(Refusal::new("agreement-mismatch", "the consumer signed another agreement than the one we sent"));
+            return Err(Refusal::new(
+                "agreement-mismatch",
+                "the consumer signed another agreement than the one we sent",
+            ));
         }
         agreement.by_consumer = Some(by_consumer.clone());
         agreement.state = AgreementState::Active;
         let receipt = self.receipt(Kind::Agreed, Some(&agreement));
         self.agreement_receipt(commit, &agreement, receipt)?;
         commit.half(half(&id, by_consumer));
-        row.state = negotiation::next(Some(row.state), Party::Provider, negotiation::Event::Finalize).map_err(refuse("internal"))?;
+        row.state = negotiation::next(Some(row.state), Party::Provider, negotiation::Event::Finalize)
+            .map_err(refuse("internal"))?;
         let (consumer_pid, provider_pid) = both(row)?;
         let event = ContractEvent { provider_pid, consumer_pid, event_type: EventType::Finalized };
         self.say(commit, row, NegotiationMessage::Event(event), false)?;
@@ -612,7 +634,13 @@ impl Exchange {
         self.say(commit, row, NegotiationMessage::Termination(message), true)
     }
 
-    fn say(&self, commit: &mut Commit, row: &NegotiationRow, message: NegotiationMessage, last: bool) -> Result<(), Refusal> {
+    fn say(
+        &self,
+        commit: &mut Commit,
+        row: &NegotiationRow,
+        message: NegotiationMessage,
+        last: bool,
+    ) -> Result<(), Refusal> {
         let outgoing = Outgoing { id: self.mint(), to: row.ours.other(), message: Message::Negotiation(message) };
         self.letter(
             commit,
@@ -631,13 +659,19 @@ impl Exchange {
     // === what comes of letters ===
 
     /// The peer took a letter of a negotiation's.
-    pub(super) async fn negotiation_delivered(&self, commit: &mut Commit, pid: &Pid, body: &[u8]) -> Result<(), Refusal> {
+    pub(super) async fn negotiation_delivered(
+        &self,
+        commit: &mut Commit,
+        pid: &Pid,
+        body: &[u8],
+    ) -> Result<(), Refusal> {
         let (row, mut found) = self.negotiation_row(pid).await?;
         if found.peer_pid.is_some() {
             return Ok(());
         }
         // only the answer to a first request tells the other pid
-        let ack: ContractNegotiation = message::read(body).map_err(|malformed| Refusal::new("answer-invalid", malformed.to_string()))?;
+        let ack: ContractNegotiation =
+            message::read(body).map_err(|malformed| Refusal::new("answer-invalid", malformed.to_string()))?;
         let (ours, theirs) = match found.ours {
             Party::Consumer => (ack.consumer_pid, ack.provider_pid),
             Party::Provider => (ack.provider_pid, ack.consumer_pid),
@@ -650,7 +684,12 @@ impl Exchange {
     }
 
     /// The peer will not take a letter of a negotiation's.
-    pub(super) async fn negotiation_undeliverable(&self, commit: &mut Commit, pid: &Pid, why: Refusal) -> Result<(), Refusal> {
+    pub(super) async fn negotiation_undeliverable(
+        &self,
+        commit: &mut Commit,
+        pid: &Pid,
+        why: Refusal,
+    ) -> Result<(), Refusal> {
         let (row, mut found) = self.negotiation_row(pid).await?;
         if matches!(found.state, NegotiationState::Terminated) {
             return Ok(());
@@ -665,7 +704,9 @@ impl Exchange {
     }
 
     async fn negotiation_row(&self, pid: &Pid) -> Result<(Row<NegotiationRow>, NegotiationRow), Refusal> {
-        let row = read::<NegotiationRow>(&*self.store, &NegotiationRow::key(pid)).await.map_err(refuse("store-unreadable"))?;
+        let row = read::<NegotiationRow>(&*self.store, &NegotiationRow::key(pid))
+            .await
+            .map_err(refuse("store-unreadable"))?;
         match row.value.clone() {
             Some(found) => Ok((row, found)),
             None => Err(Refusal::new("negotiation-unknown", format!("no negotiation has the pid `{pid}`"))),
@@ -675,7 +716,11 @@ impl Exchange {
     // === duplicates ===
 
     /// The answer that this message got before.
-    pub(super) async fn seen(&self, peer: &Did, id: Option<&MessageId>) -> Result<Option<serde_json::Value>, ProtocolError> {
+    pub(super) async fn seen(
+        &self,
+        peer: &Did,
+        id: Option<&MessageId>,
+    ) -> Result<Option<serde_json::Value>, ProtocolError> {
         let Some(id) = id else { return Ok(None) };
         Ok(read::<Seen>(&*self.store, &Seen::key(peer, id)).await.map_err(unreadable)?.value.map(|seen| seen.answer))
     }

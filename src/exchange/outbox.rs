@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Refusal,
-    exchange::{Exchange, refuse, retry, rows::{About, Letter, TokenSpec}},
+    exchange::{
+        Exchange, refuse, retry,
+        rows::{About, Letter, TokenSpec},
+    },
     id::{Did, Pid},
     protocol::{self, Delivery, outgoing},
     receipt::{Commit, list},

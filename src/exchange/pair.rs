@@ -10,7 +10,10 @@ use crate::{
     exchange::{Exchange, outbox::Draft, refuse, rows::About},
     id::{Did, Pid},
     identity::{Attributes, Invitation, Keys, Peer, PeerState, Statement, fingerprint, verify_chain, verify_next},
-    protocol::{BASE, extension::{self, StatementRequest}},
+    protocol::{
+        BASE,
+        extension::{self, StatementRequest},
+    },
     receipt::{Commit, Committer, Kind, Row, read},
     store::Store,
     time::Timestamp,
@@ -95,7 +98,10 @@ impl Exchange {
     pub async fn add_peer(&self, file: &Path, attributes: Attributes) -> Result<PeerView, Refusal> {
         let (invitation, statement) = Invitation::load(file).map_err(refuse("invitation-invalid"))?;
         if statement.did == self.us {
-            return Err(Refusal::new("invitation-own", "this is our own invitation: hand it to the partner, and add theirs"));
+            return Err(Refusal::new(
+                "invitation-own",
+                "this is our own invitation: hand it to the partner, and add theirs",
+            ));
         }
         if let Some(other) = statement.tls.iter().find_map(|spki| self.peers.by_spki(spki))
             && other.did != statement.did
@@ -120,7 +126,10 @@ impl Exchange {
         {
             return Err(Refusal::new(
                 "invitation-other-key",
-                format!("`{}` is paired with another key, which this invitation does not continue; revoke it first if its key was lost", statement.did),
+                format!(
+                    "`{}` is paired with another key, which this invitation does not continue; revoke it first if its key was lost",
+                    statement.did
+                ),
             ));
         }
         let peer = Peer {
@@ -154,7 +163,8 @@ impl Exchange {
         let mut commit = Commit::new();
         let process: Pid = self.mint();
         for peer in self.peers.all().iter().filter(|peer| self.peers.is_active(&peer.did)) {
-            let body = serde_json::to_value(StatementRequest { statement: statement.clone() }).map_err(refuse("internal"))?;
+            let body =
+                serde_json::to_value(StatementRequest { statement: statement.clone() }).map_err(refuse("internal"))?;
             self.letter(
                 &mut commit,
                 Draft {

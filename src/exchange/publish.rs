@@ -122,9 +122,8 @@ impl Exchange {
             if audience.is_empty() { vec![None] } else { audience.iter().cloned().map(Some).collect() };
         let mut signed = Vec::new();
         for aud in recipients {
-            let supersedes = before.and_then(|row| {
-                row.signed.iter().find(|signed| signed.aud == aud).map(|signed| signed.jws.sha256())
-            });
+            let supersedes = before
+                .and_then(|row| row.signed.iter().find(|signed| signed.aud == aud).map(|signed| signed.jws.sha256()));
             let offer = Offer { aud: aud.clone(), supersedes, ..base.clone() };
             let jws = offer.sign(&self.keys.signing_kid(), &self.keys.signing).map_err(refuse("internal"))?;
             signed.push(SignedOffer { aud, jws });
@@ -186,7 +185,9 @@ impl Exchange {
             if self.peers.by_did(did).is_none() {
                 return Err(Refusal::new(
                     "recipient-unknown",
-                    format!("audience.sealed_for names `{did}`, whose sealing key we don't have: `counterseal peer add` its invitation first"),
+                    format!(
+                        "audience.sealed_for names `{did}`, whose sealing key we don't have: `counterseal peer add` its invitation first"
+                    ),
                 ));
             }
         }
@@ -194,7 +195,9 @@ impl Exchange {
             if audience.len() > 1 || !audience.iter().any(|did| did.as_str() == named) {
                 return Err(Refusal::new(
                     "policy-names-participant",
-                    format!("the policy names `{named}`; each recipient of a sealed offer reads the policy, so it may name nobody but its only recipient: use a group"),
+                    format!(
+                        "the policy names `{named}`; each recipient of a sealed offer reads the policy, so it may name nobody but its only recipient: use a group"
+                    ),
                 ));
             }
         }

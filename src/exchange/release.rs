@@ -17,7 +17,9 @@ use crate::{
     policy::{Action, Decision, Verdict},
     protocol::{
         Party,
-        extension::{Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest},
+        extension::{
+            Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
+        },
     },
     receipt::{Commit, Kind, PartnerHalf, Payload, Receipt, Row, list, read},
 };
@@ -215,13 +217,11 @@ impl Exchange {
         request: &AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
         let (row, release) = self.release_row(peer, id).await?;
-        let acknowledgement = jws::verify::<Acknowledgement>(
-            &request.acknowledgement,
-            Typ::Acknowledgement,
-            peer,
-            |kid| self.peers.verifying_key(kid),
-        )
-        .map_err(refuse("acknowledgement-signature"))?;
+        let acknowledgement =
+            jws::verify::<Acknowledgement>(&request.acknowledgement, Typ::Acknowledgement, peer, |kid| {
+                self.peers.verifying_key(kid)
+            })
+            .map_err(refuse("acknowledgement-signature"))?;
         let sha256 = acknowledgement.sha256();
         let body = acknowledgement.payload();
         if let Some(delivered) = &release.delivered {
@@ -243,7 +243,10 @@ impl Exchange {
             || half.payload().refers != Some(release.released.sha256())
             || half.payload().payload.as_ref().is_none_or(|payload| payload.segments != body.segments)
         {
-            return Err(Refusal::new("acknowledgement-mismatch", "the consumer's receipt is not of this acknowledgement"));
+            return Err(Refusal::new(
+                "acknowledgement-mismatch",
+                "the consumer's receipt is not of this acknowledgement",
+            ));
         }
         let sent: Vec<SentBody> = list(&*self.store, &bodies_prefix(id), None, 1024)
             .await
@@ -319,13 +322,21 @@ impl Exchange {
     }
 
     /// `POST releases/{id}/outcome`: the consumer's `opened` or `disputed`, kept beside ours.
-    pub(super) async fn take_outcome(&self, peer: &Did, id: &ReleaseId, request: OutcomeRequest) -> Result<(), Refusal> {
+    pub(super) async fn take_outcome(
+        &self,
+        peer: &Did,
+        id: &ReleaseId,
+        request: OutcomeRequest,
+    ) -> Result<(), Refusal> {
         let (_, release) = self.release_row(peer, id).await?;
         let half = jws::verify::<Receipt>(&request.outcome, Typ::Receipt, peer, |kid| self.peers.verifying_key(kid))
             .map_err(refuse("outcome-signature"))?;
         let receipt = half.payload();
         let delivered = release.delivered.as_ref().map(|delivered| delivered.receipt.sha256());
-        if !matches!(receipt.kind, Kind::Opened | Kind::Disputed) || receipt.refers.is_none() || receipt.refers != delivered {
+        if !matches!(receipt.kind, Kind::Opened | Kind::Disputed)
+            || receipt.refers.is_none()
+            || receipt.refers != delivered
+        {
             return Err(Refusal::new("outcome-mismatch", "the outcome is not of this release's delivery"));
         }
         let mut commit = Commit::new();
@@ -362,7 +373,10 @@ impl Exchange {
         })
         .map_err(refuse("offer-signature"))?;
         if offer.sha256() != agreement.agreement.offer {
-            return Err(Refusal::new("offer-mismatch", "the agreement is about another offer than the one kept with it"));
+            return Err(Refusal::new(
+                "offer-mismatch",
+                "the agreement is about another offer than the one kept with it",
+            ));
         }
         // both signatures, over the same content, before every release and use
         for (jws, signer) in [
@@ -370,8 +384,8 @@ impl Exchange {
             (agreement.by_consumer.as_ref(), &agreement.agreement.consumer.did),
         ] {
             let jws = jws.ok_or_else(|| Refusal::new("agreement-unsigned", "the agreement lacks a signature"))?;
-            let signed =
-                crate::agreement::verify(jws, signer, |kid| self.verifying_key(kid)).map_err(refuse("agreement-signature"))?;
+            let signed = crate::agreement::verify(jws, signer, |kid| self.verifying_key(kid))
+                .map_err(refuse("agreement-signature"))?;
             if *signed.payload() != agreement.agreement {
                 return Err(Refusal::new("agreement-mismatch", "the parties signed different agreements"));
             }

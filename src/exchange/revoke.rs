@@ -88,9 +88,10 @@ impl Exchange {
     /// The signed state of an agreement, for its consumer.
     pub(super) async fn status_for(&self, peer: &Did, id: &AgreementId) -> Result<StatusAnswer, Refusal> {
         let unknown = || Refusal::new("agreement-unknown", "there is no such agreement of this participant");
-        let (_, agreement) = self.agreement(id).await.map_err(|refusal| {
-            if refusal.is("agreement-unknown") { unknown() } else { refusal }
-        })?;
+        let (_, agreement) = self
+            .agreement(id)
+            .await
+            .map_err(|refusal| if refusal.is("agreement-unknown") { unknown() } else { refusal })?;
         if agreement.ours != Party::Provider || agreement.peer() != peer {
             return Err(unknown());
         }
@@ -106,7 +107,8 @@ impl Exchange {
             issued_at: now,
             valid_until: now.plus(Duration::from_secs(agreement.agreement.freshness_seconds)),
         };
-        let status = jws::sign(Typ::Status, &self.keys.signing_kid(), &self.keys.signing, &status).map_err(refuse("internal"))?;
+        let status = jws::sign(Typ::Status, &self.keys.signing_kid(), &self.keys.signing, &status)
+            .map_err(refuse("internal"))?;
         Ok(StatusAnswer { status })
     }
 
@@ -116,9 +118,10 @@ impl Exchange {
     pub(super) async fn take_halves(&self, peer: &Did, body: HalvesRequest) -> Result<(), Refusal> {
         for half in body.halves {
             let unknown = || Refusal::new("agreement-unknown", "there is no such agreement with this participant");
-            let (_, agreement) = self.agreement(&half.agreement).await.map_err(|refusal| {
-                if refusal.is("agreement-unknown") { unknown() } else { refusal }
-            })?;
+            let (_, agreement) = self
+                .agreement(&half.agreement)
+                .await
+                .map_err(|refusal| if refusal.is("agreement-unknown") { unknown() } else { refusal })?;
             if agreement.peer() != peer {
                 return Err(unknown());
             }
@@ -138,7 +141,8 @@ impl Exchange {
             });
             self.commit(commit).await?;
             if receipt.kind == Kind::Revoked && consumes(&agreement) {
-                let why = receipt.reason.unwrap_or_else(|| Refusal::new("agreement-revoked", "the provider gave no reason"));
+                let why =
+                    receipt.reason.unwrap_or_else(|| Refusal::new("agreement-revoked", "the provider gave no reason"));
                 self.learn_of_revocation(&half.agreement, why).await?;
             }
         }

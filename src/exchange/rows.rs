@@ -249,7 +249,8 @@ impl crate::receipt::Mirror for OpenReleases {
         if !key.starts_with(crate::dataplane::ReleaseRow::PREFIX.as_bytes()) {
             return;
         }
-        let Some(row) = value.and_then(|bytes| serde_json::from_slice::<crate::dataplane::ReleaseRow>(bytes).ok()) else {
+        let Some(row) = value.and_then(|bytes| serde_json::from_slice::<crate::dataplane::ReleaseRow>(bytes).ok())
+        else {
             return;
         };
         let mut open = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -46,7 +46,9 @@ impl Timer {
         for id in self.0.open_releases.due(now) {
             match self.0.lapse(&id).await {
                 Ok(()) => self.0.open_releases.done(&id),
-                Err(refusal) => tracing::error!(release = %id, %refusal, "a release could not be closed at its deadline"),
+                Err(refusal) => {
+                    tracing::error!(release = %id, %refusal, "a release could not be closed at its deadline")
+                }
             }
         }
         Ok(())
@@ -63,7 +65,8 @@ impl Exchange {
         let mut commit = Commit::new();
         let mut receipt = self.receipt(Kind::Denied, None);
         receipt.counted = Some(counted);
-        receipt.reason = Some(Refusal::new("refusals-counted", "refusals over budget, or of callers that nobody knows"));
+        receipt.reason =
+            Some(Refusal::new("refusals-counted", "refusals over budget, or of callers that nobody knows"));
         self.node_receipt(&mut commit, receipt)?;
         self.commit(commit).await.map(|_| ())
     }

@@ -12,7 +12,13 @@ use crate::{
     crypto::{RandomExt, jws::Jws},
     dataplane::Grant,
     error::Refusal,
-    exchange::{Exchange, negotiate::into_protocol, outbox::Draft, refuse, retry, rows::{About, Endpoint, TokenSpec, TransferRow}},
+    exchange::{
+        Exchange,
+        negotiate::into_protocol,
+        outbox::Draft,
+        refuse, retry,
+        rows::{About, Endpoint, TokenSpec, TransferRow},
+    },
     id::{AgreementId, Did, MessageId, Pid, Sha256},
     identity::{Peer, token},
     protocol::{
@@ -89,7 +95,10 @@ impl Exchange {
             if tokio::time::timeout_at(deadline, moved).await.is_err() {
                 return Err(Refusal::new(
                     "transfer-pending",
-                    format!("the provider has not started the transfer within {} s; fetch again later", patience.as_secs()),
+                    format!(
+                        "the provider has not started the transfer within {} s; fetch again later",
+                        patience.as_secs()
+                    ),
                 ));
             }
         }
@@ -104,7 +113,9 @@ impl Exchange {
 
     async fn complete_once(&self, pid: &Pid) -> Result<(), Refusal> {
         let (kept, mut row) = self.transfer_row(pid).await?;
-        let Ok(state) = transfer::next(Some(row.state), Party::Consumer, transfer::Event::Complete) else { return Ok(()) };
+        let Ok(state) = transfer::next(Some(row.state), Party::Consumer, transfer::Event::Complete) else {
+            return Ok(());
+        };
         let (consumer_pid, provider_pid) = both(&row)?;
         row.state = state;
         row.moved = self.clock.now();
@@ -121,7 +132,10 @@ impl Exchange {
 
     /// How one of our transfers stands, to a peer that is its party.
     pub(super) async fn transfer_for(&self, peer: &Did, pid: &Pid) -> Step {
-        let row = read::<TransferRow>(&*self.store, &TransferRow::key(pid)).await.map_err(refuse("store-unreadable")).map_err(into_protocol)?;
+        let row = read::<TransferRow>(&*self.store, &TransferRow::key(pid))
+            .await
+            .map_err(refuse("store-unreadable"))
+            .map_err(into_protocol)?;
         let row = row.value.filter(|row| row.peer == *peer).ok_or_else(ProtocolError::not_found)?;
         shown(&row)
     }
@@ -158,7 +172,10 @@ impl Exchange {
             (Some(pid), message) => (pid, message),
             _ => return Err(ProtocolError::not_found()),
         };
-        let kept = read::<TransferRow>(&*self.store, &TransferRow::key(pid)).await.map_err(refuse("store-unreadable")).map_err(into_protocol)?;
+        let kept = read::<TransferRow>(&*self.store, &TransferRow::key(pid))
+            .await
+            .map_err(refuse("store-unreadable"))
+            .map_err(into_protocol)?;
         let Some(mut row) = kept.value.clone().filter(|row| row.peer == peer.did) else {
             return Err(ProtocolError::not_found());
         };
@@ -167,10 +184,13 @@ impl Exchange {
         check_pids(pids, Pids { provider: provider.as_ref(), consumer: consumer.as_ref() })?;
         let named = |error: ProtocolError| error.with_pids(provider.clone(), consumer.clone());
         if row.ours != receiver {
-            return Err(named(ProtocolError::illegal(format!("this message addresses the {receiver} of the transfer, which we are not"))));
+            return Err(named(ProtocolError::illegal(format!(
+                "this message addresses the {receiver} of the transfer, which we are not"
+            ))));
         }
         let sender = receiver.other();
-        row.state = transfer::next(Some(row.state), sender, request.event()).map_err(|illegal| named(illegal.into()))?;
+        row.state =
+            transfer::next(Some(row.state), sender, request.event()).map_err(|illegal| named(illegal.into()))?;
         if row.peer_pid.is_none() {
             row.peer_pid = match sender {
                 Party::Provider => pids.provider.cloned(),
@@ -208,26 +228,40 @@ impl Exchange {
         Ok(answer)
     }
 
-    async fn begin_transfer(&self, peer: &Peer, certificate: Option<Sha256>, id: Option<&MessageId>, request: &TransferRequest) -> Step {
+    async fn begin_transfer(
+        &self,
+        peer: &Peer,
+        certificate: Option<Sha256>,
+        id: Option<&MessageId>,
+        request: &TransferRequest,
+    ) -> Step {
         let by_peer = TransferRow::peer_key(&peer.did, &request.consumer_pid);
-        let known = read::<Pid>(&*self.store, &by_peer).await.map_err(refuse("store-unreadable")).map_err(into_protocol)?;
+        let known =
+            read::<Pid>(&*self.store, &by_peer).await.map_err(refuse("store-unreadable")).map_err(into_protocol)?;
         if let Some(pid) = &known.value {
             return self.transfer_for(&peer.did, pid).await;
         }
         if !peer.target().allows(request.callback_address.as_str()) {
             return Err(ProtocolError::bad(
                 "callback-not-pinned",
-                format!("`{}` is not at the endpoint in your participant statement; answers go nowhere else", request.callback_address),
+                format!(
+                    "`{}` is not at the endpoint in your participant statement; answers go nowhere else",
+                    request.callback_address
+                ),
             ));
         }
         if request.format != message::HTTP_PULL {
             let format: String = request.format.chars().take(60).collect();
-            return Err(ProtocolError::bad("format-unsupported", format!("the format `{format}` is not offered; {} is", message::HTTP_PULL)));
+            return Err(ProtocolError::bad(
+                "format-unsupported",
+                format!("the format `{format}` is not offered; {} is", message::HTTP_PULL),
+            ));
         }
         let unknown = || ProtocolError::bad("agreement-unknown", "there is no such agreement for you");
-        let (_, agreement) = self.agreement(&request.agreement_id).await.map_err(|refusal| {
-            if refusal.is("agreement-unknown") { unknown() } else { into_protocol(refusal) }
-        })?;
+        let (_, agreement) = self
+            .agreement(&request.agreement_id)
+            .await
+            .map_err(|refusal| if refusal.is("agreement-unknown") { unknown() } else { into_protocol(refusal) })?;
         if agreement.ours != Party::Provider || agreement.peer() != &peer.did {
             return Err(unknown());
         }
@@ -269,7 +303,8 @@ impl Exchange {
             // the token itself is put in at delivery
             data_address: Some(DataAddress::http(&endpoint, "")),
         };
-        self.say_transfer(&mut commit, &row, TransferMessage::Start(start), false, Some(spec)).map_err(into_protocol)?;
+        self.say_transfer(&mut commit, &row, TransferMessage::Start(start), false, Some(spec))
+            .map_err(into_protocol)?;
         self.remember(&mut commit, &peer.did, id, &row.pid, &answer)?;
         let busy = |error: serde_json::Error| ProtocolError::busy(error.to_string());
         commit.put(&known, &row.pid).map_err(busy)?;
@@ -280,7 +315,12 @@ impl Exchange {
     }
 
     /// Opens or closes what may flow under a transfer, in the commit that moves it.
-    pub(super) async fn set_grant(&self, commit: &mut Commit, row: &TransferRow, closed: Option<Refusal>) -> Result<(), Refusal> {
+    pub(super) async fn set_grant(
+        &self,
+        commit: &mut Commit,
+        row: &TransferRow,
+        closed: Option<Refusal>,
+    ) -> Result<(), Refusal> {
         let kept = read::<Grant>(&*self.store, &Grant::key(&row.pid)).await.map_err(refuse("store-unreadable"))?;
         if let Some(mut grant) = kept.value.clone()
             && grant.closed != closed
@@ -292,7 +332,12 @@ impl Exchange {
     }
 
     /// The provider ends a transfer, and says why.
-    pub(super) async fn terminate_transfer(&self, commit: &mut Commit, pid: &Pid, why: &Refusal) -> Result<(), Refusal> {
+    pub(super) async fn terminate_transfer(
+        &self,
+        commit: &mut Commit,
+        pid: &Pid,
+        why: &Refusal,
+    ) -> Result<(), Refusal> {
         let (kept, mut row) = self.transfer_row(pid).await?;
         let Ok(state) = transfer::next(Some(row.state), row.ours, transfer::Event::Terminate) else { return Ok(()) };
         row.state = state;
@@ -315,7 +360,8 @@ impl Exchange {
 
     /// A token as its spec says.
     pub(super) fn token(&self, spec: &TokenSpec, peer: &Did) -> Result<Jws, Refusal> {
-        token::issue(&self.keys, peer, spec.certificate, &spec.transfer, &spec.jti, spec.issued, TOKEN_TTL).map_err(refuse("internal"))
+        token::issue(&self.keys, peer, spec.certificate, &spec.transfer, &spec.jti, spec.issued, TOKEN_TTL)
+            .map_err(refuse("internal"))
     }
 
     fn say_transfer(
@@ -359,7 +405,12 @@ impl Exchange {
     }
 
     /// The peer will not take a letter of a transfer's.
-    pub(super) async fn transfer_undeliverable(&self, commit: &mut Commit, pid: &Pid, why: Refusal) -> Result<(), Refusal> {
+    pub(super) async fn transfer_undeliverable(
+        &self,
+        commit: &mut Commit,
+        pid: &Pid,
+        why: Refusal,
+    ) -> Result<(), Refusal> {
         let (kept, mut row) = self.transfer_row(pid).await?;
         if matches!(row.state, TransferState::Completed | TransferState::Terminated) {
             return Ok(());
@@ -373,7 +424,8 @@ impl Exchange {
     }
 
     pub(super) async fn transfer_row(&self, pid: &Pid) -> Result<(Row<TransferRow>, TransferRow), Refusal> {
-        let row = read::<TransferRow>(&*self.store, &TransferRow::key(pid)).await.map_err(refuse("store-unreadable"))?;
+        let row =
+            read::<TransferRow>(&*self.store, &TransferRow::key(pid)).await.map_err(refuse("store-unreadable"))?;
         match row.value.clone() {
             Some(found) => Ok((row, found)),
             None => Err(Refusal::new("transfer-unknown", format!("no transfer has the pid `{pid}`"))),

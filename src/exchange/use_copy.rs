@@ -130,7 +130,10 @@ impl Exchange {
             },
         );
         if decision.verdict != Verdict::Allow {
-            let refusal = decision.reason.clone().unwrap_or_else(|| Refusal::new("policy-no-permit", "the policy did not allow it"));
+            let refusal = decision
+                .reason
+                .clone()
+                .unwrap_or_else(|| Refusal::new("policy-no-permit", "the policy did not allow it"));
             return self.deny_use(&agreement, copy, action, Some((&decision, &request.purpose)), refusal).await;
         }
         let mut commit = Commit::new();
@@ -179,7 +182,8 @@ impl Exchange {
     /// The copy with this id, or the newest one held of this dataset or agreement.
     async fn copy_of(&self, of: &str) -> Result<CopyRow, Refusal> {
         let copies = self.all_copies().await?;
-        let matches = |copy: &&CopyRow| copy.id.as_str() == of || copy.dataset.as_str() == of || copy.agreement.as_str() == of;
+        let matches =
+            |copy: &&CopyRow| copy.id.as_str() == of || copy.dataset.as_str() == of || copy.agreement.as_str() == of;
         let mut found: Vec<&CopyRow> = copies.iter().filter(matches).collect();
         // held ones first, then the newest
         found.sort_by_key(|copy| (copy.state == CopyState::Held, copy.begun));
@@ -202,7 +206,8 @@ impl Exchange {
         };
         let peer = self.peer(agreement.peer())?;
         let url = format!("{}{BASE}{}", peer.statement.endpoints.dsp, extension::status_path(id));
-        let answer = self.ask(&peer, reqwest::Method::GET, &url, None, None).await.map_err(|refusal| stale(refusal.sentence))?;
+        let answer =
+            self.ask(&peer, reqwest::Method::GET, &url, None, None).await.map_err(|refusal| stale(refusal.sentence))?;
         let answer: StatusAnswer = parsed(&answer).map_err(|refusal| stale(refusal.sentence))?;
         let status = jws::verify::<Status>(&answer.status, Typ::Status, &peer.did, |kid| self.peers.verifying_key(kid))
             .map_err(|error| stale(error.to_string()))?;
@@ -211,7 +216,9 @@ impl Exchange {
             return Err(stale("what it sent is about another agreement, or over".into()));
         }
         if status.payload().state == AgreementState::Revoked {
-            return self.learn_of_revocation(id, Refusal::new("agreement-revoked", "the provider revoked the agreement")).await;
+            return self
+                .learn_of_revocation(id, Refusal::new("agreement-revoked", "the provider revoked the agreement"))
+                .await;
         }
         retry!(self.keep_status(id, status.payload(), &answer.status))
     }
@@ -238,7 +245,8 @@ impl Exchange {
         jws: jws::Jws,
     ) -> Result<(), Refusal> {
         let Some(peer) = self.peers.by_did(agreement.peer()) else { return Ok(()) };
-        let half = Half { agreement: agreement.id().clone(), kind: kind.as_str().to_owned(), jws, index: None, number: None };
+        let half =
+            Half { agreement: agreement.id().clone(), kind: kind.as_str().to_owned(), jws, index: None, number: None };
         let body = serde_json::to_value(HalvesRequest { halves: vec![half] }).map_err(refuse("internal"))?;
         self.letter(
             commit,
@@ -256,9 +264,10 @@ impl Exchange {
 
     /// The consumer's agreements.
     pub async fn agreements(&self) -> Result<Vec<AgreementRow>, Refusal> {
-        let rows = crate::receipt::list::<AgreementRow>(&*self.store, crate::agreement::PREFIX.as_bytes(), None, 100_000)
-            .await
-            .map_err(refuse("store-unreadable"))?;
+        let rows =
+            crate::receipt::list::<AgreementRow>(&*self.store, crate::agreement::PREFIX.as_bytes(), None, 100_000)
+                .await
+                .map_err(refuse("store-unreadable"))?;
         let mut agreements: Vec<AgreementRow> = rows.into_iter().filter_map(|row| row.value).collect();
         agreements.sort_by_key(|row| row.agreement.valid_from);
         Ok(agreements)

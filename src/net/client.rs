@@ -90,7 +90,8 @@ impl Clients {
         if let Some(client) = made.get(&key) {
             return Ok(client.clone());
         }
-        let tls = client_config(&self.identity, target.spki.clone()).map_err(|error| NetError::Tls(error.to_string()))?;
+        let tls =
+            client_config(&self.identity, target.spki.clone()).map_err(|error| NetError::Tls(error.to_string()))?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)

@@ -53,7 +53,8 @@ async fn serve(keys: &Keys) -> Server {
     let (connections, stop) = (Arc::new(Connections::default()), CancellationToken::new());
     let failures = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = failures.clone();
-    let limits = Limits { patience: Duration::from_millis(300), grace: Duration::from_millis(300), ..Limits::default() };
+    let limits =
+        Limits { patience: Duration::from_millis(300), grace: Duration::from_millis(300), ..Limits::default() };
     tokio::spawn(serve_tls(
         listener,
         Arc::new(server_config(&keys.tls).unwrap()),
@@ -77,7 +78,8 @@ fn target(server: &Server, spki: Sha256) -> Target {
 
 #[tokio::test]
 async fn both_sides_are_known_by_their_keys() {
-    let ((_a, server_keys), (_b, client_keys)) = (identity("did:web:server.invalid"), identity("did:web:client.invalid"));
+    let ((_a, server_keys), (_b, client_keys)) =
+        (identity("did:web:server.invalid"), identity("did:web:client.invalid"));
     let server = serve(&server_keys).await;
     let url = format!("{}/who", server.url);
     let clients = Clients::new(client_keys.tls.clone());
@@ -110,7 +112,10 @@ async fn somebody_elses_certificate_without_its_key_does_not_get_in() {
 /// A client that signs with a key that is not its certificate's: rustls' own checks left out.
 #[tokio::test]
 async fn a_handshake_signed_by_another_key_is_refused_by_the_server() {
-    use rustls::{client::ResolvesClientCert, sign::{CertifiedKey, SigningKey}};
+    use rustls::{
+        client::ResolvesClientCert,
+        sign::{CertifiedKey, SigningKey},
+    };
     #[derive(Debug)]
     struct Thief(Arc<CertifiedKey>);
     impl ResolvesClientCert for Thief {
@@ -160,7 +165,8 @@ async fn gets_an_answer(server: &Server, config: rustls::ClientConfig) -> bool {
 
 #[tokio::test]
 async fn tls_1_2_is_refused_and_sessions_are_never_resumed() {
-    let ((_a, server_keys), (_b, client_keys)) = (identity("did:web:server.invalid"), identity("did:web:client.invalid"));
+    let ((_a, server_keys), (_b, client_keys)) =
+        (identity("did:web:server.invalid"), identity("did:web:client.invalid"));
     let server = serve(&server_keys).await;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -186,7 +192,8 @@ async fn tls_1_2_is_refused_and_sessions_are_never_resumed() {
 
 #[tokio::test]
 async fn a_cut_drops_open_connections_blocked_writers_included() {
-    let ((_a, server_keys), (_b, client_keys)) = (identity("did:web:server.invalid"), identity("did:web:client.invalid"));
+    let ((_a, server_keys), (_b, client_keys)) =
+        (identity("did:web:server.invalid"), identity("did:web:client.invalid"));
     let server = serve(&server_keys).await;
     let url = format!("{}/flood", server.url);
     let clients = Clients::new(client_keys.tls.clone());
@@ -197,9 +204,8 @@ async fn a_cut_drops_open_connections_blocked_writers_included() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(server.connections.cut(&server_keys.certificate().spki), 0, "nobody else's");
     assert_eq!(server.connections.cut(&client_keys.certificate().spki), 1);
-    let ended = tokio::time::timeout(Duration::from_secs(5), async {
-        while let Ok(Some(_)) = response.chunk().await {}
-    });
+    let ended =
+        tokio::time::timeout(Duration::from_secs(5), async { while let Ok(Some(_)) = response.chunk().await {} });
     assert!(ended.await.is_ok(), "what was in flight arrives, then the connection is gone");
 }
 

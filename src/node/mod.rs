@@ -74,7 +74,9 @@ pub enum StartError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// A port.
-    #[error("{what} can't listen on {address}: {error}; is another connector running there? set listen.{key} in counterseal.toml")]
+    #[error(
+        "{what} can't listen on {address}: {error}; is another connector running there? set listen.{key} in counterseal.toml"
+    )]
     Listen {
         /// Which listener.
         what: &'static str,
@@ -86,7 +88,9 @@ pub enum StartError {
         error: std::io::Error,
     },
     /// A home that was copied.
-    #[error("{home} is a copy: its store was made in another place. Two connectors with one log would convict each other of forking it. If the original is gone for good, start once with `counterseal serve --moved`")]
+    #[error(
+        "{home} is a copy: its store was made in another place. Two connectors with one log would convict each other of forking it. If the original is gone for good, start once with `counterseal serve --moved`"
+    )]
     Copied {
         /// Which home.
         home: PathBuf,
@@ -154,7 +158,8 @@ impl Node {
         let token = read_token(home)?;
         let folder = home.join("store");
         let disk = SledStore::open(&folder)?;
-        place::check(&folder, moved).map_err(|wrong| wrong.unwrap_or_else(|| StartError::Copied { home: home.to_owned() }))?;
+        place::check(&folder, moved)
+            .map_err(|wrong| wrong.unwrap_or_else(|| StartError::Copied { home: home.to_owned() }))?;
         let store: Arc<dyn Store> = Arc::new(disk);
 
         let partner = listen("the partner listener", "partner", config.listen.partner).await?;
@@ -166,11 +171,17 @@ impl Node {
             process: std::process::id(),
         };
 
-        let (peers, offers, grants, open) =
-            (Arc::new(Peers::default()), Arc::new(Offers::default()), Arc::new(Grants::default()), Arc::new(OpenReleases::default()));
+        let (peers, offers, grants, open) = (
+            Arc::new(Peers::default()),
+            Arc::new(Offers::default()),
+            Arc::new(Grants::default()),
+            Arc::new(OpenReleases::default()),
+        );
         let mirrors: Vec<Arc<dyn Mirror>> =
             vec![Arc::new(PeerMirror(peers.clone())), offers.clone(), grants.clone(), open.clone()];
-        for (prefix, mirror) in [Peer::PREFIX, offer::PREFIX, Grant::PREFIX, ReleaseRow::PREFIX].into_iter().zip(&mirrors) {
+        for (prefix, mirror) in
+            [Peer::PREFIX, offer::PREFIX, Grant::PREFIX, ReleaseRow::PREFIX].into_iter().zip(&mirrors)
+        {
             replay(&*store, prefix, &**mirror).await?;
         }
         let signer = LogSigner { origin: format!("{did}/log/1"), key: SigningKey::from_seed(*keys.log.seed()) };
@@ -343,7 +354,8 @@ async fn known(State((peers, clock, exchange)): State<Door>, mut request: Reques
         Err(refusal) => {
             exchange.refusals.count();
             tracing::info!(remote = %info.remote, %refusal, "a caller was refused");
-            let status = if refusal.is("certificate-missing") { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+            let status =
+                if refusal.is("certificate-missing") { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
             (status, Json(extension::refusal_json(&refusal))).into_response()
         }
     }

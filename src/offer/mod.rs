@@ -9,6 +9,8 @@ mod row;
 mod view;
 
 pub use file::{OfferFile, OfferFileError};
-pub use object::{DatasetDescription, Distribution, Offer, OfferError, OfferedPolicy, Sealing, seal, sealing_kid, unseal, verify};
+pub use object::{
+    DatasetDescription, Distribution, Offer, OfferError, OfferedPolicy, Sealing, seal, sealing_kid, unseal, verify,
+};
 pub use row::{LiveOffer, OfferRow, Offers, PREFIX, SignedOffer, key};
 pub use view::{ViewError, entry, service};

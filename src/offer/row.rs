@@ -101,9 +101,7 @@ impl Offers {
     /// All that are not withdrawn, by dataset and offer id.
     pub fn all(&self) -> Vec<Arc<LiveOffer>> {
         let mut all: Vec<_> = self.read().values().filter(|live| live.row.withdrawn.is_none()).cloned().collect();
-        all.sort_by(|a, b| {
-            (&a.row.offer.dataset.id, &a.row.offer.id).cmp(&(&b.row.offer.dataset.id, &b.row.offer.id))
-        });
+        all.sort_by(|a, b| (&a.row.offer.dataset.id, &a.row.offer.id).cmp(&(&b.row.offer.dataset.id, &b.row.offer.id)));
         all
     }
 

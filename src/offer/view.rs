@@ -5,7 +5,9 @@ use crate::{
     offer::Offer,
     protocol::{
         BASE,
-        message::{Address, AddressError, DataService, Dataset, Distribution, Offer as DspOffer, PolicyError, Rules, Service},
+        message::{
+            Address, AddressError, DataService, Dataset, Distribution, Offer as DspOffer, PolicyError, Rules, Service,
+        },
     },
 };
 

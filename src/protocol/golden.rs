@@ -209,16 +209,24 @@ fn the_peer_extension_is_as_its_golden_files() {
         ),
         (
             "release-answer.json",
-            as_value(serde_json::to_value(ReleaseAnswer { receipt: jws(), number: 3, release, stream, deadline, length: 52_384 })),
+            as_value(serde_json::to_value(ReleaseAnswer {
+                receipt: jws(),
+                number: 3,
+                release,
+                stream,
+                deadline,
+                length: 52_384,
+            })),
         ),
         (
             "acknowledgement-request.json",
-            as_value(serde_json::to_value(AcknowledgementRequest { acknowledgement: jws(), receipt: jws(), number: Some(2) })),
+            as_value(serde_json::to_value(AcknowledgementRequest {
+                acknowledgement: jws(),
+                receipt: jws(),
+                number: Some(2),
+            })),
         ),
-        (
-            "key-answer.json",
-            as_value(serde_json::to_value(KeyAnswer { delivered: jws(), key: "eyJh..eyJi".into() })),
-        ),
+        ("key-answer.json", as_value(serde_json::to_value(KeyAnswer { delivered: jws(), key: "eyJh..eyJi".into() }))),
         ("outcome-request.json", as_value(serde_json::to_value(OutcomeRequest { outcome: jws(), number: None }))),
         ("status-answer.json", as_value(serde_json::to_value(StatusAnswer { status: jws() }))),
         ("halves-request.json", as_value(serde_json::to_value(HalvesRequest { halves: vec![half] }))),

@@ -189,8 +189,7 @@ fn sync_folder(folder: &Path) -> Result<(), VaultError> {
 fn write_key(folder: &Path, name: &str, key: &[u8; 32]) -> Result<(), VaultError> {
     let (path, fresh) = (folder.join(name), folder.join(format!("{name}.new")));
     (|| {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(key)?;
         file.sync_all()?;
         fs::rename(&fresh, &path)
@@ -222,9 +221,7 @@ fn destroy_file(path: &Path) -> Result<(), VaultError> {
         fs::remove_file(path)
     };
     match destroy() {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(VaultError::File { path: path.to_owned(), error })
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(VaultError::File { path: path.to_owned(), error }),
         _ => Ok(()),
     }
 }

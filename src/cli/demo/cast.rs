@@ -86,7 +86,8 @@ impl Actor {
 
     /// Adds a partner by its invitation file; the fingerprint as we see it.
     pub async fn add(&self, other: &Self, groups: &[&str]) -> anyhow::Result<String> {
-        let attributes = Attributes { groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..Attributes::default() };
+        let attributes =
+            Attributes { groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..Attributes::default() };
         let (file, _) = other.invite()?;
         Ok(self.node.exchange.add_peer(&file, attributes).await.map_err(refused)?.fingerprint)
     }

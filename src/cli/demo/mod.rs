@@ -82,7 +82,10 @@ impl Teller {
 
     fn finish(&mut self) {
         if self.json && self.step > 0 {
-            println!("{}", json!({ "step": self.step, "id": self.id, "title": self.title, "checked": self.evidence, "ok": true }));
+            println!(
+                "{}",
+                json!({ "step": self.step, "id": self.id, "title": self.title, "checked": self.evidence, "ok": true })
+            );
         }
         self.evidence.clear();
     }
@@ -104,13 +107,17 @@ pub async fn run(args: Demo, out: &Output) -> anyhow::Result<ExitCode> {
         None if args.keep => temporary.keep(),
         None => temporary.path().to_owned(),
     };
-    let mut teller = Teller { json: out.json, lang: args.lang, step: 0, id: "", title: String::new(), evidence: Vec::new() };
+    let mut teller =
+        Teller { json: out.json, lang: args.lang, step: 0, id: "", title: String::new(), evidence: Vec::new() };
     let told = story::tell(&folder, &mut teller).await;
     let cast = match told {
         Ok(cast) => cast,
         Err(error) => {
             if out.json {
-                println!("{}", json!({ "step": teller.step, "id": teller.id, "ok": false, "error": format!("{error:#}") }));
+                println!(
+                    "{}",
+                    json!({ "step": teller.step, "id": teller.id, "ok": false, "error": format!("{error:#}") })
+                );
             }
             return Err(error);
         }
@@ -118,7 +125,10 @@ pub async fn run(args: Demo, out: &Output) -> anyhow::Result<ExitCode> {
     teller.finish();
     let seconds = begun.elapsed().as_secs_f64();
     if out.json {
-        println!("{}", json!({ "done": true, "steps": teller.step, "milliseconds": begun.elapsed().as_millis() as u64 }));
+        println!(
+            "{}",
+            json!({ "done": true, "steps": teller.step, "milliseconds": begun.elapsed().as_millis() as u64 })
+        );
     } else {
         let line = match args.lang {
             Lang::En => format!("All {} steps held, in {seconds:.1} s.", teller.step),
@@ -132,7 +142,12 @@ pub async fn run(args: Demo, out: &Output) -> anyhow::Result<ExitCode> {
             if out.json {
                 println!("{}", json!({ "home": actor.home, "did": actor.node.exchange.us, "running": running }));
             } else {
-                println!("  {}  partners https://{}  management http://{}", actor.home.display(), running.partner, running.management);
+                println!(
+                    "  {}  partners https://{}  management http://{}",
+                    actor.home.display(),
+                    running.partner,
+                    running.management
+                );
             }
         }
         tokio::signal::ctrl_c().await?;

@@ -32,7 +32,11 @@ const OPEN: &str = "seattle-weather";
 
 /// Tells it; the cast still stands on the stage.
 pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
-    teller.step("homes", "Three connectors, each with its own home, keys, certificate and store", "三个连接器，各有自己的主目录、密钥、证书和存储");
+    teller.step(
+        "homes",
+        "Three connectors, each with its own home, keys, certificate and store",
+        "三个连接器，各有自己的主目录、密钥、证书和存储",
+    );
     let cast = Cast::assemble(folder).await?;
     let (hospital, research, outsider) = (&cast.hospital, &cast.research, &cast.outsider);
     for actor in cast.actors() {
@@ -44,7 +48,11 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         )?;
     }
 
-    teller.step("pair", "They pair: invitation files, and fingerprints compared by another channel", "配对：交换邀请文件，并经另一渠道比对指纹");
+    teller.step(
+        "pair",
+        "They pair: invitation files, and fingerprints compared by another channel",
+        "配对：交换邀请文件，并经另一渠道比对指纹",
+    );
     let strange = research_catalog(outsider, hospital, false).await;
     teller.check(
         strange.as_ref().err().is_some_and(|refusal| refusal.is("peer-unknown")),
@@ -67,19 +75,44 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         "局外者也被接入数据空间，但不属于任何组：认识不等于允许",
     )?;
 
-    teller.step("publish", "The hospital publishes: 686 patients sealed for research, weather for all, a roster for staff", "医院发布：686 名患者数据密封给研究公司，天气数据公开，名册仅限员工");
+    teller.step(
+        "publish",
+        "The hospital publishes: 686 patients sealed for research, weather for all, a roster for staff",
+        "医院发布：686 名患者数据密封给研究公司，天气数据公开，名册仅限员工",
+    );
     let sealed_for = format!("\n[audience]\nsealed_for = [\"{}\"]\n", research.did());
-    hospital.publish(COHORT, &offer("cohort-research", COHORT, "Lymph node cohort", &sealed_for), COHORT_POLICY, LYMPH).await?;
-    hospital.publish(OPEN, &offer("weather-open", OPEN, "Weather in Seattle, 2012 to 2015", ""), WEATHER_POLICY, WEATHER).await?;
+    hospital
+        .publish(COHORT, &offer("cohort-research", COHORT, "Lymph node cohort", &sealed_for), COHORT_POLICY, LYMPH)
+        .await?;
+    hospital
+        .publish(OPEN, &offer("weather-open", OPEN, "Weather in Seattle, 2012 to 2015", ""), WEATHER_POLICY, WEATHER)
+        .await?;
     hospital.publish("staff-roster", &offer("roster", "staff-roster", "Staff", ""), ROSTER_POLICY, ROSTER).await?;
-    teller.check(hospital.node.exchange.offers.all().len() == 3, "three offers, each signed, each with its own policy", "三份要约，各自签名，各带策略")?;
+    teller.check(
+        hospital.node.exchange.offers.all().len() == 3,
+        "three offers, each signed, each with its own policy",
+        "三份要约，各自签名，各带策略",
+    )?;
 
-    teller.step("catalog", "Each sees in the catalog what policy lets it discover", "各方在目录中只看到策略允许发现的内容");
+    teller.step(
+        "catalog",
+        "Each sees in the catalog what policy lets it discover",
+        "各方在目录中只看到策略允许发现的内容",
+    );
     let seen = research_catalog(research, hospital, true).await.map_err(refused)?;
-    teller.check(seen == [COHORT, OPEN], format!("research sees {}", seen.join(" and ")), format!("研究公司看到 {}", seen.join("、")))?;
+    teller.check(
+        seen == [COHORT, OPEN],
+        format!("research sees {}", seen.join(" and ")),
+        format!("研究公司看到 {}", seen.join("、")),
+    )?;
     let seen = research_catalog(outsider, hospital, true).await.map_err(refused)?;
-    teller.check(seen == [OPEN], format!("the outsider sees {}", seen.join(" and ")), format!("局外者只看到 {}", seen.join("、")))?;
-    let (sealed, absent) = (raw_dataset(outsider, hospital, COHORT).await?, raw_dataset(outsider, hospital, "no-such-dataset").await?);
+    teller.check(
+        seen == [OPEN],
+        format!("the outsider sees {}", seen.join(" and ")),
+        format!("局外者只看到 {}", seen.join("、")),
+    )?;
+    let (sealed, absent) =
+        (raw_dataset(outsider, hospital, COHORT).await?, raw_dataset(outsider, hospital, "no-such-dataset").await?);
     teller.check(
         sealed.0 == 404 && sealed.1.replace(COHORT, "") == absent.1.replace("no-such-dataset", ""),
         "asked for the sealed one, it hears the same 404 as for one that doesn't exist",
@@ -90,7 +123,8 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
     let agreement = research.agree(hospital.did(), COHORT).await?;
     let rows = both_rows(hospital, research, &agreement).await?;
     teller.check(
-        rows.iter().all(|row| row.state == AgreementState::Active && row.by_consumer.is_some()) && rows[0].agreement == rows[1].agreement,
+        rows.iter().all(|row| row.state == AgreementState::Active && row.by_consumer.is_some())
+            && rows[0].agreement == rows[1].agreement,
         format!("{agreement}: the same text, signed by each, in force on both sides"),
         format!("{agreement}：同一文本，双方签名，双方生效"),
     )?;
@@ -98,7 +132,11 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         teller.show(&format!("{}: {}{}", clause.clause, clause.enforcer.as_str(), declared(&clause.declared)));
     }
 
-    teller.step("release", "A release: the policy decides, its obligations are applied, the key comes last", "放行：策略裁决，义务施加于数据，密钥最后交付");
+    teller.step(
+        "release",
+        "A release: the policy decides, its obligations are applied, the key comes last",
+        "放行：策略裁决，义务施加于数据，密钥最后交付",
+    );
     let copy = research.fetch(fetch(&agreement, "research")).await?.map_err(refused)?;
     let kinds = kinds(hospital, &agreement, &[Kind::Released, Kind::Delivered]).await?;
     teller.check(
@@ -119,7 +157,11 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         format!("副本在保险库中保持密封：{} 字节密文", stored.len()),
     )?;
 
-    teller.step("use", "A local application reads it, for research; for marketing it can't", "本地应用以研究目的读取；以营销目的则被拒");
+    teller.step(
+        "use",
+        "A local application reads it, for research; for marketing it can't",
+        "本地应用以研究目的读取；以营销目的则被拒",
+    );
     let plain = research.read(copy.as_str(), "research").await?.map_err(refused)?;
     let lines: Vec<&str> = plain.lines().collect();
     teller.show(&format!("before  {}", LYMPH.lines().nth(1).unwrap_or_default()));
@@ -127,7 +169,11 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
     let header: Vec<&str> = lines.first().copied().unwrap_or_default().split(',').collect();
     let first: Vec<&str> = lines.get(1).copied().unwrap_or_default().split(',').collect();
     teller.check(
-        lines.len() > 600 && !header.contains(&"deathdate") && first.get(1) == Some(&"1984") && first.get(3) == Some(&"30-39") && first.first().is_some_and(|id| id.len() == 22),
+        lines.len() > 600
+            && !header.contains(&"deathdate")
+            && first.get(1) == Some(&"1984")
+            && first.get(3) == Some(&"30-39")
+            && first.first().is_some_and(|id| id.len() == 22),
         format!("{} patients: id hashed, dates cut to years, age banded, date of death gone", lines.len() - 1),
         format!("{} 名患者：标识已散列，日期截至年份，年龄分段，死亡日期已删除", lines.len() - 1),
     )?;
@@ -148,17 +194,32 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
 
     teller.step("outsider", "The outsider tries", "局外者的尝试");
     let refusal = outsider.negotiate(hospital.did(), COHORT).await.err();
-    teller.check(is(&refusal, "dataset-unknown"), "to negotiate for the sealed dataset: for it, there is none", "试图协商密封数据集：对它而言并不存在")?;
+    teller.check(
+        is(&refusal, "dataset-unknown"),
+        "to negotiate for the sealed dataset: for it, there is none",
+        "试图协商密封数据集：对它而言并不存在",
+    )?;
     let pid = rows[0].negotiation.clone();
     let others = raw(outsider, hospital, &outgoing::negotiation_path(&pid)).await?;
     let absent = raw(outsider, hospital, "/negotiations/urn:uuid:0").await?;
-    teller.check(others.0 == 404 && absent.0 == 404, "to read somebody else's negotiation: 404, as for one that doesn't exist", "试图读取他人的协商：404，与不存在者无异")?;
+    teller.check(
+        others.0 == 404 && absent.0 == 404,
+        "to read somebody else's negotiation: 404, as for one that doesn't exist",
+        "试图读取他人的协商：404，与不存在者无异",
+    )?;
     let status = raw(outsider, hospital, &format!("/counterseal/v1/agreements/{agreement}/status")).await?;
     teller.check(status.0 == 404, "to ask for the agreement's status: 404", "试图查询协议状态：404")?;
 
-    teller.step("silence", "A consumer that never acknowledges gets no key, and no next release", "从不确认的消费方得不到密钥，也得不到下一次放行");
+    teller.step(
+        "silence",
+        "A consumer that never acknowledges gets no key, and no next release",
+        "从不确认的消费方得不到密钥，也得不到下一次放行",
+    );
     let open = research.agree(hospital.did(), OPEN).await?;
-    let sealed = research.fetch(FetchRequest { without_acknowledgement: true, ..fetch(&open, "weather study") }).await?.map_err(refused)?;
+    let sealed = research
+        .fetch(FetchRequest { without_acknowledgement: true, ..fetch(&open, "weather study") })
+        .await?
+        .map_err(refused)?;
     let folder = research.node.exchange.vault.folder(&sealed);
     teller.check(
         folder.join("0.ece").exists() && !folder.join("copy.key").exists(),
@@ -176,25 +237,33 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         "局外者持研究公司的传输令牌：token-other-party",
     )?;
 
-    teller.step("revoke", "The hospital revokes; the next use is refused, and the copies' keys are destroyed", "医院撤销协议；下一次使用被拒，副本密钥被销毁");
+    teller.step(
+        "revoke",
+        "The hospital revokes; the next use is refused, and the copies' keys are destroyed",
+        "医院撤销协议；下一次使用被拒，副本密钥被销毁",
+    );
     hospital.node.exchange.revoke_agreement(&agreement, "the ethics board withdrew its vote").await.map_err(refused)?;
-    let mut refusal = None;
-    for _ in 0..100 {
-        refusal = research.read(copy.as_str(), "research").await?.err();
-        if is(&refusal, "agreement-revoked") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the revocation arrives", async || {
+        Ok(both_rows(hospital, research, &agreement).await?[1].state == AgreementState::Revoked)
+    })
+    .await?;
+    let refusal = research.read(copy.as_str(), "research").await?.err();
     teller.check(is(&refusal, "agreement-revoked"), told(&refusal), told(&refusal))?;
-    settle(hospital, research, &agreement).await?;
+    until("both hold each other's halves", async || {
+        Ok(missing(hospital, research, &agreement).await? + missing(research, hospital, &agreement).await? == 0)
+    })
+    .await?;
     teller.check(
         !research.node.exchange.vault.folder(&copy).join("copy.key").exists(),
         "the key of the copy is gone, and a `deleted` receipt says so",
         "副本密钥已销毁，并有 `deleted` 收据为证",
     )?;
 
-    teller.step("verify", "Both logs are verified offline, and matched half to half", "两份收据日志离线核验，并逐半对合");
+    teller.step(
+        "verify",
+        "Both logs are verified offline, and matched half to half",
+        "两份收据日志离线核验，并逐半对合",
+    );
     let mut trust = Trust::default();
     trust.add(&hospital.invite()?.1)?;
     trust.add(&research.invite()?.1)?;
@@ -207,25 +276,29 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
     for verdict in &matched.verdicts {
         teller.check(
             verdict.holds() && verdict.unproven.is_empty(),
-            format!("{}: {} receipts under one checkpoint, authentic, in order, complete", verdict.exporter, verdict.receipts),
+            format!(
+                "{}: {} receipts under one checkpoint, authentic, in order, complete",
+                verdict.exporter, verdict.receipts
+            ),
             format!("{}：{} 份收据在同一检查点之下，真实、有序、完整", verdict.exporter, verdict.receipts),
         )?;
     }
     teller.check(
-        matched.holds() && matched.pairs >= 20,
+        matched.holds() && matched.pairs >= 16,
         format!("{} halves fit, under {} agreements", matched.pairs, matched.agreements),
         format!("{} 对半符吻合，涉及 {} 份协议", matched.pairs, matched.agreements),
     )?;
 
     teller.step("flip", "One byte is flipped in a copy of the evidence", "在证据副本中翻转一个字节");
     let mut forged = left.clone();
-    let victim = forged.receipts.iter_mut().find(|exported| exported.index == 7).context("the log is longer than that")?;
-    let named = left.receipts.iter().find(|exported| exported.index == 7).map(|exported| exported.index).unwrap_or_default();
+    let victim =
+        forged.receipts.iter_mut().find(|exported| exported.index == 7).context("the log is longer than that")?;
     victim.jws = flipped(&victim.jws)?;
     let verdict = verify(&forged, &trust);
-    let finding = verdict.findings.first().map(|finding| format!("{}: {}", finding.place, finding.problem)).unwrap_or_default();
+    let finding =
+        verdict.findings.first().map(|finding| format!("{}: {}", finding.place, finding.problem)).unwrap_or_default();
     teller.check(
-        !verdict.holds() && finding.contains(&format!("receipt at {named} ")),
+        !verdict.holds() && finding.contains("receipt at 7 (urn:uuid:"),
         format!("the verifier names it: {finding}"),
         format!("核验器指出了它：{finding}"),
     )?;
@@ -239,7 +312,12 @@ fn offer(id: &str, dataset: &str, title: &str, rest: &str) -> String {
 }
 
 fn fetch(agreement: &AgreementId, purpose: &str) -> FetchRequest {
-    FetchRequest { agreement: agreement.clone(), purpose: purpose.to_owned(), without_acknowledgement: false, another: false }
+    FetchRequest {
+        agreement: agreement.clone(),
+        purpose: purpose.to_owned(),
+        without_acknowledgement: false,
+        another: false,
+    }
 }
 
 fn is(refusal: &Option<Refusal>, code: &str) -> bool {
@@ -269,7 +347,9 @@ fn private_keys(home: &Path) -> anyhow::Result<bool> {
 /// What `who` finds in the catalog; `paired` or as a stranger, by the invitation alone.
 async fn research_catalog(who: &Actor, provider: &Actor, paired: bool) -> Result<Vec<String>, Refusal> {
     if !paired {
-        let answer = raw(who, provider, "/catalog/datasets/x").await.map_err(|error| Refusal::new("failed", error.to_string()))?;
+        let answer = raw(who, provider, "/catalog/datasets/x")
+            .await
+            .map_err(|error| Refusal::new("failed", error.to_string()))?;
         return Err(crate::protocol::extension::refusal_from(answer.0, answer.1.as_bytes()));
     }
     let items = who.node.exchange.catalog_of(provider.did()).await?;
@@ -304,11 +384,16 @@ async fn stolen_token(victim: &Actor, thief: &Actor, provider: &Actor) -> anyhow
     let token = fs::read_to_string(newest.context("no transfer is running")?)?;
     let (client, base) = client(thief, provider)?;
     let body = serde_json::json!({ "requestId": "urn:uuid:1", "purpose": "weather study" });
-    let answer = client.post(format!("{base}{BASE}/counterseal/v1/releases")).bearer_auth(token).json(&body).send().await?;
+    let answer =
+        client.post(format!("{base}{BASE}/counterseal/v1/releases")).bearer_auth(token).json(&body).send().await?;
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-async fn both_rows(a: &Actor, b: &Actor, agreement: &AgreementId) -> anyhow::Result<Vec<crate::agreement::AgreementRow>> {
+async fn both_rows(
+    a: &Actor,
+    b: &Actor,
+    agreement: &AgreementId,
+) -> anyhow::Result<Vec<crate::agreement::AgreementRow>> {
     let mut rows = Vec::new();
     for actor in [a, b] {
         let all = actor.node.exchange.agreements().await.map_err(refused)?;
@@ -319,37 +404,50 @@ async fn both_rows(a: &Actor, b: &Actor, agreement: &AgreementId) -> anyhow::Res
 
 async fn kinds_of(actor: &Actor, agreement: &AgreementId) -> anyhow::Result<Vec<Kind>> {
     let filter = Filter { agreement: Some(agreement.clone()), kind: None };
-    Ok(actor.node.exchange.receipts.list(&filter, 0, 1000).await?.into_iter().map(|stored| stored.receipt.kind).collect())
+    Ok(actor
+        .node
+        .exchange
+        .receipts
+        .list(&filter, 0, 1000)
+        .await?
+        .into_iter()
+        .map(|stored| stored.receipt.kind)
+        .collect())
 }
 
 async fn kinds(actor: &Actor, agreement: &AgreementId, of: &[Kind]) -> anyhow::Result<Vec<Kind>> {
     Ok(kinds_of(actor, agreement).await?.into_iter().filter(|kind| of.contains(kind)).collect())
 }
 
-/// Until each side has what the other sent: halves travel by the outbox.
-async fn settle(a: &Actor, b: &Actor, agreement: &AgreementId) -> anyhow::Result<()> {
-    for _ in 0..200 {
-        let halves = a.node.exchange.receipts.halves(agreement).await?;
-        let deleted = halves.iter().filter(|half| half.kind == "deleted").count();
-        let used = halves.iter().filter(|half| half.kind == "used").count();
-        let opened = halves.iter().filter(|half| half.kind == "opened").count();
-        let revoked = b.node.exchange.receipts.halves(agreement).await?.iter().any(|half| half.kind == "revoked");
-        if revoked && deleted == 3 && used == 1 && opened == 3 {
+/// Receipts of `own`'s that `other` should hold and doesn't yet: they travel by the outbox.
+async fn missing(own: &Actor, other: &Actor, agreement: &AgreementId) -> anyhow::Result<usize> {
+    const SENT: [Kind; 6] = [Kind::Released, Kind::Delivered, Kind::Opened, Kind::Used, Kind::Deleted, Kind::Revoked];
+    let halves = other.node.exchange.receipts.halves(agreement).await?;
+    let filter = Filter { agreement: Some(agreement.clone()), kind: None };
+    let receipts = own.node.exchange.receipts.list(&filter, 0, 1000).await?;
+    let sent = receipts.iter().filter(|stored| SENT.contains(&stored.receipt.kind));
+    Ok(sent.filter(|stored| !halves.iter().any(|half| half.jws == stored.jws)).count())
+}
+
+/// Waits for what the outbox brings; it is a matter of milliseconds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    for _ in 0..250 {
+        if holds().await? {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    anyhow::bail!("the halves of {agreement} did not arrive")
+    anyhow::bail!("waited 5 s in vain until {what}")
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The same JWS with one character of its payload changed.
+/// The same JWS with one character of its signature changed.
 fn flipped(jws: &Jws) -> anyhow::Result<Jws> {
     let mut text = jws.as_str().to_owned().into_bytes();
-    let middle = jws.as_str().find('.').unwrap_or(0) + 40;
-    text[middle] = if text[middle] == b'A' { b'B' } else { b'A' };
+    let at = text.len() - 40;
+    text[at] = if text[at] == b'A' { b'B' } else { b'A' };
     Ok(Jws::parse(String::from_utf8(text)?)?)
 }
