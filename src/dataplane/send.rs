@@ -187,7 +187,7 @@ async fn begin(
             "this release is closed: it was acknowledged, or its deadline has passed".into(),
         );
     }
-    if from % RESUME_EVERY != 0 {
+    if !from.is_multiple_of(RESUME_EVERY) {
         return refuse(
             StatusCode::BAD_REQUEST,
             "resume-point",
@@ -401,7 +401,7 @@ impl Sending {
         self.hasher.update(&record);
         self.bytes += record.len() as u64;
         self.records += 1;
-        if self.records % RESUME_EVERY == 0 {
+        if self.records.is_multiple_of(RESUME_EVERY) {
             let point = Point { records: self.records, bytes: self.bytes, sha256: self.hasher.clone().finish() };
             self.body.points.lock().unwrap_or_else(PoisonError::into_inner).push(point);
         }

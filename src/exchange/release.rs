@@ -294,7 +294,7 @@ impl Exchange {
         next.state = ReleaseState::Delivered;
         next.delivered = Some(crate::dataplane::Delivered {
             acknowledgement: sha256,
-            one_time_key: body.one_time_key.clone(),
+            one_time_key: body.one_time_key,
             receipt: jws,
         });
         if agreement.open.as_ref().is_some_and(|open| open.id == *id) {

@@ -32,7 +32,7 @@ impl Timer {
             if let Err(refusal) = self.deadlines().await {
                 tracing::error!(%refusal, "deadlines could not be looked at");
             }
-            if ticks % FLUSH == 0
+            if ticks.is_multiple_of(FLUSH)
                 && let Err(refusal) = self.0.flush_refusals().await
             {
                 tracing::error!(%refusal, "counted refusals could not be recorded");

@@ -13,7 +13,7 @@ mod tls;
 pub use self::{
     certificate::{CertificateError, PeerCertificate},
     client::{Clients, NetError, Target},
-    serve::{ConnectionInfo, Connections, Limits, serve_plain, serve_tls},
+    serve::{ConnectionInfo, Connections, Failed, Limits, serve_plain, serve_tls},
     tls::{TlsIdentity, client_config, server_config},
 };
 

@@ -97,6 +97,9 @@ impl Drop for Entered {
     }
 }
 
+/// Told of a handshake that did not come about: from where, and why.
+pub type Failed = Arc<dyn Fn(SocketAddr, &str) + Send + Sync>;
+
 /// Serves partners until `stop`: TLS, then HTTP/1.1. `failed` is told of each handshake that did not come about.
 pub async fn serve_tls(
     listener: TcpListener,
@@ -105,7 +108,7 @@ pub async fn serve_tls(
     connections: Arc<Connections>,
     limits: Limits,
     stop: CancellationToken,
-    failed: Arc<dyn Fn(SocketAddr, &str) + Send + Sync>,
+    failed: Failed,
 ) {
     let acceptor = TlsAcceptor::from(config);
     accept(listener, limits, stop, move |stream, remote, stop| {
@@ -199,17 +202,15 @@ where
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     // selected around serving: a cut ends blocked writes too
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a connection ended");
-                }
-                return;
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended");
             }
-            () = cancel.cancelled() => return,
-            () = stop.cancelled() => break,
+            return;
         }
+        () = cancel.cancelled() => return,
+        () = stop.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {

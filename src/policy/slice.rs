@@ -436,7 +436,7 @@ fn miette_offset(error: &dyn miette::Diagnostic) -> Option<usize> {
     if let Some(label) = error.labels().and_then(|mut labels| labels.next()) {
         return Some(label.offset());
     }
-    error.related().and_then(|mut related| related.find_map(|inner| miette_offset(inner)))
+    error.related().and_then(|mut related| related.find_map(miette_offset))
 }
 
 /// Cedar's message with its help.

@@ -38,6 +38,9 @@ pub struct Outcome {
     pub bytes: u64,
 }
 
+/// Takes the columns of a batch as released, and the rows that are selected.
+type Take<'a> = &'a mut dyn FnMut(&[StringArray], &[usize]) -> Result<(), TransformError>;
+
 /// Obligations ready to be applied to data with these columns.
 pub struct Plan {
     columns: Columns,
@@ -149,7 +152,7 @@ impl Plan {
         &self,
         input: &mut dyn Read,
         stop: &dyn Fn() -> bool,
-        take: &mut dyn FnMut(&[StringArray], &[usize]) -> Result<(), TransformError>,
+        take: Take<'_>,
     ) -> Result<(), TransformError> {
         let mut rows = Rows::new(input, &self.columns)?;
         let mut left = self.limit.unwrap_or(u64::MAX);
