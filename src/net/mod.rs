@@ -16,7 +16,7 @@ mod tls;
 pub use self::{
     certificate::{CertificateError, PeerCertificate},
     client::{Clients, NetError, Target},
-guard::{AddressGuard, GuardError, GuardedResolver, Kind as AddressKind},
+    guard::{AddressGuard, GuardError, GuardedResolver, Kind as AddressKind},
     serve::{ConnectionInfo, Connections, Failed, Limits, serve_plain, serve_tls},
     tls::{TlsIdentity, client_config, server_config},
 };
