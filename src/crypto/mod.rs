@@ -12,6 +12,9 @@ mod hash;
 mod keys;
 mod random;
 
+#[cfg(test)]
+mod interop;
+
 pub use base64url::{NotBase64, b64, unb64};
 pub use canonical::{CanonicalError, canonical_json};
 pub use hash::{Hasher, commitment, hkdf_sha256, hmac_sha256, sha256};

@@ -113,3 +113,33 @@ fn a_room_imports_only_from_rooms_below_it() {
 fn the_reader_of_imports_reads_them() {
     assert_eq!(named("use crate::{a::{b, c}, d, e::f};\nuse crate::g::h;"), ["a", "d", "e", "g"]);
 }
+
+#[test]
+fn every_reason_code_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documented = fs::read_to_string(root.join("docs/reason-codes.md")).unwrap();
+    let mut all = Vec::new();
+    files(&root.join("src"), &mut all);
+    let mut seen = std::collections::BTreeSet::new();
+    for file in all {
+        let source = fs::read_to_string(&file).unwrap();
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        let relative = file.strip_prefix(root.join("src")).unwrap().display().to_string();
+        if relative.contains("tests") || relative.ends_with("golden.rs") {
+            continue;
+        }
+        for call in ["Refusal::new(", "refuse(", "ProtocolError::bad("] {
+            for (at, _) in code.match_indices(call) {
+                let rest = code[at + call.len()..].trim_start();
+                if let Some(text) = rest.strip_prefix('"')
+                    && let Some((found, _)) = text.split_once('"')
+                {
+                    seen.insert(found.to_owned());
+                }
+            }
+        }
+    }
+    assert!(seen.len() > 80, "{} codes: are these all?", seen.len());
+    let missing: Vec<&String> = seen.iter().filter(|code| !documented.contains(&format!("| `{code}` |"))).collect();
+    assert!(missing.is_empty(), "not in docs/reason-codes.md: {missing:?}");
+}

@@ -1,0 +1,29 @@
+# What a developer does; CI calls the same commands.
+
+# everything that guards main
+default: test lint
+
+# unit and integration tests
+test:
+    cargo test
+
+# format and lints
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+
+# the whole story
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# benchmarks, as ratios within one run
+bench *args:
+    cargo bench {{args}}
+
+# our objects opened by independent implementations, and theirs by us
+jose:
+    bash tests/conformance/jose/run.sh
+
+# licences, duplicate versions, advisories (needs cargo-deny)
+deny:
+    cargo deny check
