@@ -114,6 +114,9 @@ impl Drop for Entered {
     }
 }
 
+/// Who is told of a handshake that did not come about: with whom, and why.
+pub type HandshakeFailed = dyn Fn(SocketAddr, &str) + Send + Sync;
+
 /// Serves partners until `stop`: TLS, then HTTP/1.1. `failed` is told of each handshake that did not come about.
 pub async fn serve_tls(
     listener: TcpListener,
@@ -122,7 +125,7 @@ pub async fn serve_tls(
     connections: Arc<Connections>,
     limits: Limits,
     stop: CancellationToken,
-    failed: Arc<dyn Fn(SocketAddr, &str) + Send + Sync>,
+    failed: Arc<HandshakeFailed>,
 ) {
     let acceptor = TlsAcceptor::from(config);
     accept(listener, limits, stop, move |stream, remote, stop| {
@@ -222,17 +225,15 @@ where
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     // selected around serving: a cut ends blocked writes too
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a connection ended");
-                }
-                return;
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended");
             }
-            () = cancel.cancelled() => return,
-            () = stop.cancelled() => break,
+            return;
         }
+        () = cancel.cancelled() => return,
+        () = stop.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
