@@ -131,7 +131,7 @@ impl Statement {
                 cosigner: keys.cosigner.public(),
             },
             tls: vec![keys.certificate().spki],
-            endpoints: Endpoints { dsp: endpoint.trim_end_matches('/').to_owned() },
+            endpoints: Endpoints { dsp: as_written(endpoint) },
             valid_from: now,
         };
         own.checked()
@@ -194,6 +194,12 @@ fn name_problem(name: &str) -> Option<String> {
     Some(format!("its name contains the invisible character U+{:04X}", found as u32))
 }
 
+/// As URLs are written: an operator may write `https://Node.example:443/`.
+fn as_written(endpoint: &str) -> String {
+    let normal = Url::parse(endpoint).map_or_else(|_| endpoint.to_owned(), String::from);
+    normal.trim_end_matches('/').to_owned()
+}
+
 /// https, a host, perhaps a port and a path; nothing else.
 fn endpoint_problem(endpoint: &str) -> Option<String> {
     let shown = || endpoint.escape_debug().take(200).collect::<String>();
@@ -202,13 +208,15 @@ fn endpoint_problem(endpoint: &str) -> Option<String> {
         "is not an https URL"
     } else if !url.has_host() {
         "has no host"
+    } else if matches!(url.host_str(), Some("0.0.0.0" | "[::]")) {
+        "names no machine; the address by which partners reach this connector is `listen.public_url`"
     } else if !url.username().is_empty() || url.password().is_some() {
         "carries credentials"
     } else if url.query().is_some() || url.fragment().is_some() {
         "has a query or a fragment"
     } else if endpoint.ends_with('/') {
         "ends with a slash"
-    } else if url.as_str().trim_end_matches('/') != endpoint {
+    } else if as_written(endpoint) != endpoint {
         "is not written as URLs are (lower case, no default port, no `..`)"
     } else {
         return None;

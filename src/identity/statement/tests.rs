@@ -38,8 +38,8 @@ fn our_own_statement_names_our_keys_and_verifies() {
     let did = Did::parse("did:web:hospital.invalid").unwrap();
     let now = Timestamp::from_millis(1_764_000_000_000);
     let keys = Keys::create(home.path(), &did, &[], &SystemRandom, now).unwrap();
-    let own = Statement::own(&keys, 1, "Hospital 医院", "https://127.0.0.1:8443/", now).unwrap();
-    assert_eq!(own.endpoints.dsp, "https://127.0.0.1:8443");
+    let own = Statement::own(&keys, 1, "Hospital 医院", "https://Node.example:443/dsp/", now).unwrap();
+    assert_eq!(own.endpoints.dsp, "https://node.example/dsp");
     assert_eq!(own.tls, [keys.certificate().spki]);
     assert_eq!(own.signing_kid(), keys.signing_kid());
     let read = verify_chain(&[own.sign(&keys.signing).unwrap()]).unwrap();
@@ -108,7 +108,7 @@ type Change = fn(&mut Statement);
 #[test]
 fn what_makes_no_sense_is_neither_made_nor_taken() {
     let [first, ..] = keys();
-    let changes: [(&str, Change); 22] = [
+    let changes: [(&str, Change); 24] = [
         ("count from 1", |s| s.seq = 0),
         ("two roles", |s| s.keys.token = s.keys.signing),
         ("two roles", |s| s.keys.cosigner = s.keys.log),
@@ -124,6 +124,8 @@ fn what_makes_no_sense_is_neither_made_nor_taken() {
         ("not an https URL", |s| s.endpoints.dsp = "file:///etc/passwd".into()),
         ("not a URL", |s| s.endpoints.dsp = "127.0.0.1".into()),
         ("not a URL", |s| s.endpoints.dsp = String::new()),
+        ("public_url", |s| s.endpoints.dsp = "https://0.0.0.0:8443".into()),
+        ("public_url", |s| s.endpoints.dsp = "https://[::]:8443".into()),
         ("credentials", |s| s.endpoints.dsp = "https://u:p@a.example".into()),
         ("query", |s| s.endpoints.dsp = "https://a.example?x".into()),
         ("fragment", |s| s.endpoints.dsp = "https://a.example/x#y".into()),
