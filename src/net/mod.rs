@@ -17,7 +17,7 @@ pub use self::{
     certificate::{CertificateError, PeerCertificate},
     client::{Clients, NetError, Target},
     guard::{AddressGuard, GuardError, GuardedResolver, Kind as AddressKind},
-    serve::{ConnectionInfo, Connections, HandshakeFailed, Limits, serve_plain, serve_tls},
+    serve::{ConnectionInfo, Connections, Failed, Limits, serve_plain, serve_tls},
     tls::{TlsIdentity, client_config, server_config},
 };
 

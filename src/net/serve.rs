@@ -114,8 +114,8 @@ impl Drop for Entered {
     }
 }
 
-/// Who is told of a handshake that did not come about: with whom, and why.
-pub type HandshakeFailed = dyn Fn(SocketAddr, &str) + Send + Sync;
+/// Told of a handshake that did not come about: from where, and why.
+pub type Failed = Arc<dyn Fn(SocketAddr, &str) + Send + Sync>;
 
 /// Serves partners until `stop`: TLS, then HTTP/1.1. `failed` is told of each handshake that did not come about.
 pub async fn serve_tls(
@@ -125,7 +125,7 @@ pub async fn serve_tls(
     connections: Arc<Connections>,
     limits: Limits,
     stop: CancellationToken,
-    failed: Arc<HandshakeFailed>,
+    failed: Failed,
 ) {
     let acceptor = TlsAcceptor::from(config);
     accept(listener, limits, stop, move |stream, remote, stop| {

@@ -93,7 +93,8 @@ impl Slice {
             policy_sha256: self.sha256(),
             schema_sha256: schema_sha256(),
         };
-        let undecided = |code, sentence: String| decision(Verdict::DefaultDeny, vec![], Some(Refusal::new(code, sentence)));
+        let undecided =
+            |code, sentence: String| decision(Verdict::DefaultDeny, vec![], Some(Refusal::new(code, sentence)));
         if request.is_empty() {
             return undecided("policy-error", "the request has no canonical form".into());
         }
@@ -106,7 +107,10 @@ impl Slice {
         if !missing.is_empty() {
             return undecided(
                 "fact-missing",
-                format!("the policy looks at {}, which could not be had; nothing is allowed without it", missing.join(", ")),
+                format!(
+                    "the policy looks at {}, which could not be had; nothing is allowed without it",
+                    missing.join(", ")
+                ),
             );
         }
         let (cedar_request, entities) = match cedar(facts) {
@@ -124,7 +128,8 @@ impl Slice {
             .collect();
         if !errors.is_empty() {
             let names: Vec<String> = errors.into_iter().collect();
-            let sentence = format!("policy {} could not be evaluated; nothing is allowed while it can't", names.join(", "));
+            let sentence =
+                format!("policy {} could not be evaluated; nothing is allowed while it can't", names.join(", "));
             return decision(Verdict::DefaultDeny, names, Some(Refusal::new("policy-error", sentence)));
         }
         let deciding: BTreeSet<String> = response.diagnostics().reason().map(ToString::to_string).collect();
@@ -276,10 +281,10 @@ fn cedar(facts: &Facts) -> Result<(Request, Entities), String> {
     .map_err(|error| string(&error))?;
     let entities = Entities::from_entities([participant_entity, dataset_entity, action_entity.clone()], None)
         .map_err(|error| string(&error))?;
-    let context = Context::from_pairs(facts.context.iter().map(|(fact, value)| (fact.name().to_owned(), expression(value))))
-        .map_err(|error| string(&error))?;
-    let request =
-        Request::new(participant, action.clone(), dataset, context, None).map_err(|error| string(&error))?;
+    let context =
+        Context::from_pairs(facts.context.iter().map(|(fact, value)| (fact.name().to_owned(), expression(value))))
+            .map_err(|error| string(&error))?;
+    let request = Request::new(participant, action.clone(), dataset, context, None).map_err(|error| string(&error))?;
     Ok((request, entities))
 }
 

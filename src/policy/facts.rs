@@ -128,15 +128,8 @@ pub enum FactSource {
 
 impl ContextFact {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Now,
-        Self::Purpose,
-        Self::Count,
-        Self::Agreement,
-        Self::NetworkAddress,
-        Self::Region,
-        Self::Application,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Now, Self::Purpose, Self::Count, Self::Agreement, Self::NetworkAddress, Self::Region, Self::Application];
 
     /// The attribute's name.
     pub const fn name(self) -> &'static str {

@@ -131,9 +131,9 @@ impl Obligations {
             Obligation::Round(column, places) => self.rule(column, ColumnRule::Round(*places)),
             Obligation::Filter(filter) => {
                 self.filter = Some(match self.filter.take() {
-                    Some(before) if before != *filter => Filter {
-                        tree: FilterExpr::And(Box::new(before.tree), Box::new(filter.tree.clone())),
-                    },
+                    Some(before) if before != *filter => {
+                        Filter { tree: FilterExpr::And(Box::new(before.tree), Box::new(filter.tree.clone())) }
+                    }
                     _ => filter.clone(),
                 });
             }

@@ -113,8 +113,21 @@ pub enum ObligationError {
 impl Obligation {
     /// Every name that is known, this version's and later ones'.
     const NAMES: [&'static str; 15] = [
-        "drop", "keep", "redact", "nullify", "hash", "show_first", "show_last", "year", "band", "round", "filter",
-        "limit", "at_least", "seal", "watermark",
+        "drop",
+        "keep",
+        "redact",
+        "nullify",
+        "hash",
+        "show_first",
+        "show_last",
+        "year",
+        "band",
+        "round",
+        "filter",
+        "limit",
+        "at_least",
+        "seal",
+        "watermark",
     ];
 
     /// Makes one from its name and raw arguments, checked against the columns.
@@ -178,7 +191,11 @@ impl Obligation {
             "show_first" | "show_last" => {
                 let (of, count) = two("a column and a number of characters")?;
                 let count = number(name, count, 1, 1000, "1 to 1000")? as u32;
-                if name == "show_first" { Self::ShowFirst(column(of)?, count) } else { Self::ShowLast(column(of)?, count) }
+                if name == "show_first" {
+                    Self::ShowFirst(column(of)?, count)
+                } else {
+                    Self::ShowLast(column(of)?, count)
+                }
             }
             "year" => Self::Year(typed(one("one column of dates")?, &[ColumnKind::Date], "dates")?),
             "band" => {
@@ -216,15 +233,10 @@ pub(super) struct Args {
     pub raw: String,
 }
 
-fn number(
-    name: &'static str,
-    text: &str,
-    least: u64,
-    most: u64,
-    range: &'static str,
-) -> Result<u64, ObligationError> {
-    text.parse()
-        .ok()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| ObligationError::Range { name, value: text.chars().take(40).collect(), range })
+fn number(name: &'static str, text: &str, least: u64, most: u64, range: &'static str) -> Result<u64, ObligationError> {
+    text.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| ObligationError::Range {
+        name,
+        value: text.chars().take(40).collect(),
+        range,
+    })
 }

@@ -13,9 +13,7 @@ use serde_json::{Value as Json, json};
 use crate::{
     crypto::{canonical_json, sha256},
     id::Sha256,
-    policy::{
-        Action, Columns, ContextFact, FactSource, Obligation, Obligations, ObligationError, UseAction, parse,
-    },
+    policy::{Action, Columns, ContextFact, FactSource, Obligation, ObligationError, Obligations, UseAction, parse},
 };
 
 /// The Cedar schema that ships.
@@ -26,9 +24,8 @@ const MAX_TEXT: usize = 2 << 20;
 /// Annotation keys, this version's and later ones'.
 const KEYS: [&str; 4] = ["id", "during", "before", "after"];
 
-static COMPILED: LazyLock<Result<Schema, String>> = LazyLock::new(|| {
-    Schema::from_cedarschema_str(SCHEMA).map(|(schema, _)| schema).map_err(|error| error.to_string())
-});
+static COMPILED: LazyLock<Result<Schema, String>> =
+    LazyLock::new(|| Schema::from_cedarschema_str(SCHEMA).map(|(schema, _)| schema).map_err(|error| error.to_string()));
 
 /// A policy file.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +115,9 @@ pub enum PolicyError {
         key: String,
     },
     /// A phase that this version doesn't enforce.
-    #[error("{file}: policy `{policy}`: `@{key}` is not available in this version; nothing is published that can't be enforced")]
+    #[error(
+        "{file}: policy `{policy}`: `@{key}` is not available in this version; nothing is published that can't be enforced"
+    )]
     NotYet {
         /// Which file.
         file: String,
@@ -213,9 +212,11 @@ impl Slice {
                 return Err(PolicyError::Empty(source.name.to_owned()));
             }
             for policy in parsed.policies() {
-                let id = policy.annotation("id").map(str::to_owned).filter(|id| !id.is_empty()).ok_or_else(|| {
-                    PolicyError::NoId { file: source.name.to_owned(), number: number_of(policy) }
-                })?;
+                let id = policy
+                    .annotation("id")
+                    .map(str::to_owned)
+                    .filter(|id| !id.is_empty())
+                    .ok_or_else(|| PolicyError::NoId { file: source.name.to_owned(), number: number_of(policy) })?;
                 let compiled = compile(policy, &id, &source, columns)?;
                 if let Some(first) = origin.insert(id.clone(), source.name.to_owned()) {
                     return Err(PolicyError::Twice { id, first, second: source.name.to_owned() });
@@ -245,10 +246,10 @@ impl Slice {
         let mut floors = Vec::new();
         for (place, text) in [("the offer's floor", floor), ("the connector's floor", connector_floor)] {
             if !text.trim().is_empty() {
-                floors.extend(parse::obligations(text, columns).map_err(|error| PolicyError::Obligation {
-                    place: place.to_owned(),
-                    error,
-                })?);
+                floors.extend(
+                    parse::obligations(text, columns)
+                        .map_err(|error| PolicyError::Obligation { place: place.to_owned(), error })?,
+                );
             }
         }
         let content = json!({
@@ -339,10 +340,8 @@ fn compile(policy: &Policy, id: &str, source: &PolicySource<'_>, columns: &Colum
                 return Err(PolicyError::EmptyAnnotation { file, policy: policy_id, key: key_owned });
             }
             "during" => {
-                demanded = parse::obligations(value, columns).map_err(|error| PolicyError::Obligation {
-                    place: format!("{file}: policy `{id}`"),
-                    error,
-                })?;
+                demanded = parse::obligations(value, columns)
+                    .map_err(|error| PolicyError::Obligation { place: format!("{file}: policy `{id}`"), error })?;
             }
             _ => {
                 let suggestion = KEYS
@@ -437,7 +436,7 @@ fn miette_offset(error: &dyn miette::Diagnostic) -> Option<usize> {
     if let Some(label) = error.labels().and_then(|mut labels| labels.next()) {
         return Some(label.offset());
     }
-    error.related().and_then(|mut related| related.find_map(|inner| miette_offset(inner)))
+    error.related().and_then(|mut related| related.find_map(miette_offset))
 }
 
 /// Cedar's message with its help.
