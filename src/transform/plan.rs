@@ -148,12 +148,7 @@ impl Plan {
     }
 
     /// Filter, limit and generalise, batch by batch: gives the columns as released and the rows that are selected.
-    fn each_batch(
-        &self,
-        input: &mut dyn Read,
-        stop: &dyn Fn() -> bool,
-        take: Take<'_>,
-    ) -> Result<(), TransformError> {
+    fn each_batch(&self, input: &mut dyn Read, stop: &dyn Fn() -> bool, take: Take<'_>) -> Result<(), TransformError> {
         let mut rows = Rows::new(input, &self.columns)?;
         let mut left = self.limit.unwrap_or(u64::MAX);
         loop {
