@@ -14,7 +14,7 @@ pub use self::{
     keys::{KeyFileError, Keys},
     peer::{Attributes, Peer, PeerState, Peers, authenticate},
     statement::{
-        Endpoints, Invitation, PublicKeys, Statement, StatementError, did_document, fingerprint, verify_chain,
-        verify_next,
+        Endpoints, Invitation, MAX_CHAIN, PublicKeys, Statement, StatementError, did_document, fingerprint,
+        same_fingerprint, verify_chain, verify_next,
     },
 };

@@ -15,7 +15,7 @@ use crate::{
     },
     error::Refusal,
     id::{Did, Sha256},
-    identity::{Statement, StatementError, verify_chain},
+    identity::{Statement, StatementError, fingerprint, statement::read_chain},
     net::{ConnectionInfo, Target},
     time::Timestamp,
 };
@@ -92,22 +92,37 @@ impl Peer {
         self.history.last().map_or(Sha256([0; 32]), Jws::sha256)
     }
 
-    /// Every key that was ever its own, by id.
-    fn keys(&self) -> Result<HashMap<Kid, VerifyingKey>, StatementError> {
+    /// What people compare.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.history)
+    }
+
+    /// Every key that was ever its own, by id, and whether it still is.
+    fn keys(&self) -> Result<HashMap<Kid, PeerKey>, StatementError> {
+        let chain = read_chain(&self.history)?;
+        if chain.last() != Some(&self.statement) || self.did != self.statement.did {
+            return Err(StatementError::Invitation(format!("the row of `{}` is not what was signed", self.did)));
+        }
         let mut keys = HashMap::new();
-        for end in 1..=self.history.len() {
-            let statement = verify_chain(&self.history[..end])?;
+        for (place, statement) in chain.iter().enumerate() {
             for (role, key) in [
                 (KeyRole::Signing, statement.keys.signing),
                 (KeyRole::Token, statement.keys.token),
                 (KeyRole::Log, statement.keys.log),
                 (KeyRole::Cosigner, statement.keys.cosigner),
             ] {
-                keys.insert(Kid::of(&self.did, role, &key), key);
+                // the newest comes last, and tells
+                keys.insert(Kid::of(&self.did, role, &key), PeerKey { key, current: place + 1 == chain.len() });
             }
         }
         Ok(keys)
     }
+}
+
+#[derive(Clone, Copy)]
+struct PeerKey {
+    key: VerifyingKey,
+    current: bool,
 }
 
 /// All peers; follows the store.
@@ -118,8 +133,9 @@ pub struct Peers(RwLock<View>);
 struct View {
     by_key: HashMap<Vec<u8>, Arc<Peer>>,
     by_did: HashMap<Did, Arc<Peer>>,
-    by_spki: HashMap<Sha256, Did>,
-    keys: HashMap<Kid, VerifyingKey>,
+    /// A statement may pin any key, also one that another peer holds: it proves nothing.
+    by_spki: HashMap<Sha256, BTreeSet<Did>>,
+    keys: HashMap<Kid, PeerKey>,
 }
 
 impl Peers {
@@ -128,10 +144,17 @@ impl Peers {
         self.read().by_did.get(did).cloned()
     }
 
-    /// The peer whose newest statement pins this TLS key.
+    /// The first of the peers whose newest statements pin this TLS key.
     pub fn by_spki(&self, spki: &Sha256) -> Option<Arc<Peer>> {
+        self.pinning(spki).into_iter().next()
+    }
+
+    /// The peers whose newest statements pin this TLS key, by DID. That is a claim of theirs, not a proof: whose a
+    /// certificate is, [`authenticate`] says.
+    pub fn pinning(&self, spki: &Sha256) -> Vec<Arc<Peer>> {
         let view = self.read();
-        view.by_spki.get(spki).and_then(|did| view.by_did.get(did)).cloned()
+        let dids = view.by_spki.get(spki).into_iter().flatten();
+        dids.filter_map(|did| view.by_did.get(did).cloned()).collect()
     }
 
     /// Whether this peer may do anything.
@@ -146,9 +169,15 @@ impl Peers {
         all
     }
 
-    /// A peer's key by its id, also one that was rotated away since.
+    /// A peer's key by its id, also one that was rotated away since: for what was signed long ago.
     pub fn verifying_key(&self, kid: &Kid) -> Option<VerifyingKey> {
-        self.read().keys.get(kid).copied()
+        self.read().keys.get(kid).map(|key| key.key)
+    }
+
+    /// A peer's key by its id if its newest statement names it: for what arrives now. A key that was rotated away, perhaps
+    /// because somebody else has it, signs nothing new.
+    pub fn current_key(&self, kid: &Kid) -> Option<VerifyingKey> {
+        self.read().keys.get(kid).filter(|key| key.current).map(|key| key.key)
     }
 
     /// A row was written or deleted.
@@ -166,17 +195,24 @@ impl Peers {
                     |error| tracing::error!(%error, peer = %peer.did, "its statements don't hold; it is nobody"),
                 )
                 .ok()?;
+            if Peer::key(&peer.did) != key {
+                tracing::error!(peer = %peer.did, "a peer's row lies at another's key; it is nobody");
+                return None;
+            }
             Some((Arc::new(peer), keys))
         });
         let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = view.by_key.remove(key) {
             view.by_did.remove(&old.did);
-            view.by_spki.retain(|_, did| *did != old.did);
+            view.by_spki.retain(|_, dids| {
+                dids.remove(&old.did);
+                !dids.is_empty()
+            });
             view.keys.retain(|kid, _| *kid.did() != old.did);
         }
         if let Some((peer, keys)) = peer {
             for spki in &peer.statement.tls {
-                view.by_spki.insert(*spki, peer.did.clone());
+                view.by_spki.entry(*spki).or_default().insert(peer.did.clone());
             }
             view.keys.extend(keys);
             view.by_did.insert(peer.did.clone(), peer.clone());
@@ -190,6 +226,10 @@ impl Peers {
 }
 
 /// Who this connection is, at this very request. The refusal says why it is nobody.
+///
+/// # Errors
+/// `certificate-missing`, `peer-unknown`, `certificate-expired`, `certificate-not-yet-valid`, `certificate-wrong-did`,
+/// `peer-revoked`.
 pub fn authenticate(info: &ConnectionInfo, peers: &Peers, now: Timestamp) -> Result<Arc<Peer>, Refusal> {
     let refuse = |code, sentence: String| Err(Refusal::new(code, sentence));
     let Some(certificate) = &info.client_cert else {
@@ -199,7 +239,8 @@ pub fn authenticate(info: &ConnectionInfo, peers: &Peers, now: Timestamp) -> Res
                 .into(),
         );
     };
-    let Some(peer) = peers.by_spki(&certificate.spki) else {
+    let pinning = peers.pinning(&certificate.spki);
+    let Some(pinned) = pinning.first() else {
         return refuse(
             "peer-unknown",
             "this connector doesn't know the certificate that was shown: its operator has to add your invitation \
@@ -213,14 +254,22 @@ pub fn authenticate(info: &ConnectionInfo, peers: &Peers, now: Timestamp) -> Res
     if now < certificate.not_before {
         return refuse("certificate-not-yet-valid", format!("the certificate begins at {}", certificate.not_before));
     }
-    if !certificate.dids.contains(&peer.did) {
+    // who pins another's key gains nothing and costs the other nothing: the certificate says whose it is
+    let mut named = pinning.iter().filter(|peer| certificate.dids.contains(&peer.did));
+    let (Some(peer), None) = (named.next(), named.next()) else {
         return refuse(
             "certificate-wrong-did",
-            format!("the certificate's key is pinned for {}, but the certificate doesn't name that DID", peer.did),
+            format!(
+                "the certificate's key is pinned for {}, but the certificate doesn't name just that DID",
+                pinned.did
+            ),
         );
-    }
+    };
     if peer.state == PeerState::Revoked {
         return refuse("peer-revoked", format!("{} was revoked as a peer of this connector", peer.did));
     }
-    Ok(peer)
+    Ok(peer.clone())
 }
+
+#[cfg(test)]
+mod tests;

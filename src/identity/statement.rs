@@ -1,15 +1,16 @@
 //! The participant statement: which keys and endpoints are a DID's, signed by the key before.
 
-use std::path::Path;
+use std::{collections::BTreeSet, fs::File, io::Read as _, path::Path};
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
     crypto::{
-        SealingPublic, VerifyingKey, b64,
+        Hasher, SealingPublic, SigningKey, VerifyingKey, b64,
         jws::{self, Jws, JwsError, KeyRole, Kid, Typ, Verified},
-        sha256,
+        sha256, unb64,
     },
     id::{Did, Sha256},
     identity::Keys,
@@ -17,7 +18,19 @@ use crate::{
 };
 
 /// Most statements in a chain.
-const MAX_CHAIN: usize = 256;
+pub const MAX_CHAIN: usize = 1024;
+/// The longest statement, in bytes of its JWS.
+const MAX_STATEMENT: usize = 8 * 1024;
+/// The longest name, in characters.
+const MAX_NAME: usize = 200;
+/// Most TLS keys at one time.
+const MAX_TLS: usize = 8;
+/// The longest invitation file, in bytes.
+const MAX_INVITATION: u64 = 1 << 20;
+/// Groups of four characters in a fingerprint: 120 bits.
+const GROUPS: usize = 6;
+/// The greatest number of a statement: what JSON carries exactly (RFC 8785).
+const MAX_SEQ: u64 = (1 << 53) - 1;
 /// Crockford's alphabet: no I, L, O, U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
@@ -42,6 +55,14 @@ pub enum StatementError {
         known: u64,
         /// Found.
         found: u64,
+    },
+    /// Properly signed, but it says what can't be.
+    #[error("the statement of `{did}` can't be taken: {problem}")]
+    Content {
+        /// Whose.
+        did: Did,
+        /// What is wrong.
+        problem: String,
     },
     /// An empty or too long chain, or a file that is none.
     #[error("not an invitation: {0}")]
@@ -93,9 +114,12 @@ pub struct Endpoints {
 }
 
 impl Statement {
-    /// Our own statement.
-    pub fn own(keys: &Keys, seq: u64, name: &str, endpoint: &str, now: Timestamp) -> Self {
-        Self {
+    /// Our own statement; `endpoint` is the connector's root, https.
+    ///
+    /// # Errors
+    /// What no partner would take isn't made: [`StatementError::Content`].
+    pub fn own(keys: &Keys, seq: u64, name: &str, endpoint: &str, now: Timestamp) -> Result<Self, StatementError> {
+        let own = Self {
             did: keys.did().clone(),
             seq,
             name: name.to_owned(),
@@ -107,9 +131,16 @@ impl Statement {
                 cosigner: keys.cosigner.public(),
             },
             tls: vec![keys.certificate().spki],
-            endpoints: Endpoints { dsp: endpoint.to_owned() },
+            endpoints: Endpoints { dsp: as_written(endpoint) },
             valid_from: now,
-        }
+        };
+        own.checked()
+    }
+
+    /// Signs it: the first one by its own key, a newer one by the key of the one before.
+    pub fn sign(&self, by: &SigningKey) -> Result<Jws, StatementError> {
+        let kid = Kid::of(&self.did, KeyRole::Signing, &by.public());
+        Ok(jws::sign(Typ::Statement, &kid, by, &self.clone().checked()?)?)
     }
 
     /// The signing key's id.
@@ -122,29 +153,115 @@ impl Statement {
         (&self.did, &self.name, &self.keys, &self.tls, &self.endpoints)
             == (&other.did, &other.name, &other.keys, &other.tls, &other.endpoints)
     }
+
+    /// What a signature doesn't say: that it makes sense.
+    fn checked(self) -> Result<Self, StatementError> {
+        let keys = &self.keys;
+        let separate: BTreeSet<&[u8; 32]> =
+            [&keys.signing, &keys.token, &keys.log, &keys.cosigner].into_iter().map(VerifyingKey::bytes).collect();
+        let problem = if self.seq == 0 || self.seq > MAX_SEQ {
+            Some(format!("its number is {}; they count from 1", self.seq))
+        } else if separate.len() < 4 {
+            Some("one key has two roles; keys are separate".into())
+        } else if self.tls.is_empty() || self.tls.len() > MAX_TLS {
+            Some(format!("it pins {} TLS keys; 1 to {MAX_TLS} may be", self.tls.len()))
+        } else if self.tls.iter().collect::<BTreeSet<_>>().len() < self.tls.len() {
+            Some("it pins a TLS key twice".into())
+        } else {
+            name_problem(&self.name).or_else(|| endpoint_problem(&self.endpoints.dsp))
+        };
+        match problem {
+            Some(problem) => Err(StatementError::Content { did: self.did, problem }),
+            None => Ok(self),
+        }
+    }
+}
+
+/// People read names, in terminals too: no controls, and nothing that hides or turns text around.
+fn name_problem(name: &str) -> Option<String> {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    if name.trim().is_empty() {
+        return Some("it has no name".into());
+    }
+    if name.chars().count() > MAX_NAME {
+        return Some(format!("its name is longer than {MAX_NAME} characters"));
+    }
+    let found = name.chars().find(|c| hidden(*c))?;
+    Some(format!("its name contains the invisible character U+{:04X}", found as u32))
+}
+
+/// As URLs are written: an operator may write `https://Node.example:443/`.
+fn as_written(endpoint: &str) -> String {
+    let normal = Url::parse(endpoint).map_or_else(|_| endpoint.to_owned(), String::from);
+    normal.trim_end_matches('/').to_owned()
+}
+
+/// https, a host, perhaps a port and a path; nothing else.
+fn endpoint_problem(endpoint: &str) -> Option<String> {
+    let shown = || endpoint.escape_debug().take(200).collect::<String>();
+    let Ok(url) = Url::parse(endpoint) else { return Some(format!("its endpoint `{}` is not a URL", shown())) };
+    let wrong = if url.scheme() != "https" {
+        "is not an https URL"
+    } else if !url.has_host() {
+        "has no host"
+    } else if matches!(url.host_str(), Some("0.0.0.0" | "[::]")) {
+        "names no machine; the address by which partners reach this connector is `listen.public_url`"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "carries credentials"
+    } else if url.query().is_some() || url.fragment().is_some() {
+        "has a query or a fragment"
+    } else if endpoint.ends_with('/') {
+        "ends with a slash"
+    } else if as_written(endpoint) != endpoint {
+        "is not written as URLs are (lower case, no default port, no `..`)"
+    } else {
+        return None;
+    };
+    Some(format!("its endpoint `{}` {wrong}", shown()))
 }
 
 /// Checks a chain of statements from the first, signed by its own key, to the newest, each signed by the one before.
+/// Gives the newest.
 pub fn verify_chain(chain: &[Jws]) -> Result<Statement, StatementError> {
-    let (first, rest) = chain.split_first().ok_or_else(|| StatementError::Invitation("no statement in it".into()))?;
+    read_chain(chain)?.pop().ok_or_else(no_statement)
+}
+
+/// Checks a chain as [`verify_chain`] does, and gives all of it, oldest first.
+pub(super) fn read_chain(chain: &[Jws]) -> Result<Vec<Statement>, StatementError> {
+    let (first, rest) = chain.split_first().ok_or_else(no_statement)?;
     if chain.len() > MAX_CHAIN {
         return Err(StatementError::Invitation(format!("more than {MAX_CHAIN} statements in it")));
     }
-    // who signs the first is what the first itself says: its DID and key are what people compare
-    let (_, kid) = jws::peek(first)?;
-    let claimed: Statement = {
-        let part = first.as_str().split('.').nth(1).unwrap_or_default();
-        let bytes = crate::crypto::unb64(part).map_err(|error| StatementError::Invitation(error.to_string()))?;
-        serde_json::from_slice(&bytes).map_err(|error| StatementError::Invitation(error.to_string()))?
-    };
-    let mut current = verify_by(first, kid.did(), &claimed.keys.signing)?.into_payload();
-    if current.did != *kid.did() {
-        return Err(StatementError::Did { expected: kid.did().clone(), found: current.did });
-    }
+    let mut statements = vec![verify_first(first)?];
     for next in rest {
-        current = verify_next(&current, next)?.into_payload();
+        // split_first gave one, and only more are added
+        let Some(known) = statements.last() else { return Err(no_statement()) };
+        let next = verify_next(known, next)?.into_payload();
+        statements.push(next);
     }
-    Ok(current)
+    Ok(statements)
+}
+
+/// Who signs the first is what the first itself says: its DID and key are what people compare.
+fn verify_first(first: &Jws) -> Result<Statement, StatementError> {
+    let (_, kid) = jws::peek(first)?;
+    let part = first.as_str().split('.').nth(1).unwrap_or_default();
+    let bytes = unb64(part).map_err(|error| StatementError::Invitation(error.to_string()))?;
+    let claimed: Statement =
+        serde_json::from_slice(&bytes).map_err(|error| StatementError::Invitation(error.to_string()))?;
+    let verified = verify_by(first, kid.did(), &claimed.keys.signing)?.into_payload();
+    if verified.did != *kid.did() {
+        return Err(StatementError::Did { expected: kid.did().clone(), found: verified.did });
+    }
+    Ok(verified)
+}
+
+fn no_statement() -> StatementError {
+    StatementError::Invitation("no statement in it".into())
 }
 
 /// Checks a newer statement: about the same DID, with a higher number, signed by the key of the one before.
@@ -160,17 +277,31 @@ pub fn verify_next(known: &Statement, next: &Jws) -> Result<Verified<Statement>,
     Ok(verified)
 }
 
-fn verify_by(jws: &Jws, did: &Did, key: &VerifyingKey) -> Result<Verified<Statement>, JwsError> {
-    jws::verify(jws, Typ::Statement, did, |_| Some(*key))
+fn verify_by(jws: &Jws, did: &Did, key: &VerifyingKey) -> Result<Verified<Statement>, StatementError> {
+    if jws.as_str().len() > MAX_STATEMENT {
+        let problem = format!("it has {} bytes; at most {MAX_STATEMENT} are taken", jws.as_str().len());
+        return Err(StatementError::Content { did: did.clone(), problem });
+    }
+    let verified: Verified<Statement> = jws::verify(jws, Typ::Statement, did, |_| Some(*key))?;
+    verified.payload().clone().checked()?;
+    Ok(verified)
 }
 
-/// What people compare by another channel: 80 bits of the newest statement's hash, in four groups of four of
+/// What people compare by another channel: 120 bits of the hash of a whole chain, in six groups of four characters of
 /// Crockford's base 32.
-pub fn fingerprint(newest: &Jws) -> String {
-    let hash = sha256(newest.as_str().as_bytes());
-    let mut bits = hash.0[..10].iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
-    let mut text = Vec::with_capacity(19);
-    for place in 0..16 {
+///
+/// Of the whole chain, not of its newest statement alone: another's first statements could be put before a newest one
+/// that is genuine, and their keys would then count as earlier ones of this participant.
+pub fn fingerprint(chain: &[Jws]) -> String {
+    let mut hasher = Hasher::new();
+    for statement in chain {
+        hasher.update(statement.as_str().as_bytes());
+        hasher.update(b"\n");
+    }
+    let hash = hasher.finish();
+    let mut bits = hash.0[..GROUPS * 4 * 5 / 8].iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let mut text = Vec::with_capacity(GROUPS * 5);
+    for place in 0..GROUPS * 4 {
         if place > 0 && place % 4 == 0 {
             text.push(b'-');
         }
@@ -179,6 +310,23 @@ pub fn fingerprint(newest: &Jws) -> String {
     }
     text.reverse();
     text.into_iter().map(char::from).collect()
+}
+
+/// Whether a fingerprint as somebody typed or read it out is this one: case, blanks and dashes don't matter, nor whether
+/// a zero was read as O, or a one as I or L (Crockford).
+pub fn same_fingerprint(typed: &str, shown: &str) -> bool {
+    let plain = |text: &str| -> Vec<char> {
+        text.chars()
+            .filter(|c| !c.is_whitespace() && *c != '-')
+            .map(|c| match c.to_ascii_uppercase() {
+                'O' => '0',
+                'I' | 'L' => '1',
+                other => other,
+            })
+            .collect()
+    };
+    let typed = plain(typed);
+    !typed.is_empty() && typed == plain(shown)
 }
 
 /// The file that is handed to a partner.
@@ -208,41 +356,50 @@ impl Invitation {
         Ok((invitation, statement))
     }
 
-    /// Reads an invitation file of at most 1 MiB.
+    /// Reads an invitation file, of at most 1 MiB.
     pub fn load(path: &Path) -> Result<(Self, Statement), StatementError> {
         let unreadable = |problem: String| StatementError::Invitation(format!("{}: {problem}", path.display()));
-        let length = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-        if length > 1 << 20 {
-            return Err(unreadable(format!("{length} bytes; an invitation is shorter")));
+        let io = |error: std::io::Error| unreadable(error.to_string());
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(unreadable("not a file".into()));
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?)
+        let mut text = String::new();
+        let length =
+            File::open(path).and_then(|file| file.take(MAX_INVITATION + 1).read_to_string(&mut text)).map_err(io)?;
+        if length as u64 > MAX_INVITATION {
+            return Err(unreadable("longer than 1 MiB; an invitation is shorter".into()));
+        }
+        Self::parse(&text)
     }
 
-    /// The fingerprint of the newest statement.
+    /// What people compare.
     pub fn fingerprint(&self) -> String {
-        self.statements.last().map(fingerprint).unwrap_or_default()
+        fingerprint(&self.statements)
     }
 }
 
-/// `did.json` (W3C DID Core): for who resolves `did:web`.
+/// `did.json` (W3C DID Core), for who resolves `did:web`. Its verification methods are named by the key ids that our
+/// objects carry.
 pub fn did_document(statement: &Statement) -> Value {
     let did = statement.did.as_str();
-    let key = |name: &str, curve: &str, bytes: &[u8; 32]| {
+    let key = |id: &str, curve: &str, bytes: &[u8; 32]| {
         json!({
-            "id": format!("{did}#{name}"), "type": "JsonWebKey2020", "controller": did,
+            "id": id, "type": "JsonWebKey2020", "controller": did,
             "publicKeyJwk": {"kty": "OKP", "crv": curve, "x": b64(bytes)},
         })
     };
+    let signing = statement.signing_kid().to_string();
+    let sealing = sealing_kid(&statement.did, &statement.keys.sealing);
     json!({
         "@context": ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/suites/jws-2020/v1"],
         "id": did,
         "verificationMethod": [
-            key("signing", "Ed25519", statement.keys.signing.bytes()),
-            key("sealing", "X25519", statement.keys.sealing.bytes()),
+            key(&signing, "Ed25519", statement.keys.signing.bytes()),
+            key(&sealing, "X25519", statement.keys.sealing.bytes()),
         ],
-        "assertionMethod": [format!("{did}#signing")],
-        "authentication": [format!("{did}#signing")],
-        "keyAgreement": [format!("{did}#sealing")],
+        "assertionMethod": [signing],
+        "authentication": [signing],
+        "keyAgreement": [sealing],
         "service": [{
             "id": format!("{did}#dsp"), "type": "DataService",
             "serviceEndpoint": format!("{}/.well-known/dspace-version", statement.endpoints.dsp),
@@ -250,67 +407,10 @@ pub fn did_document(statement: &Statement) -> Value {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::{SealingKey, SigningKey};
-
-    fn statement(seq: u64, signing: &SigningKey) -> Statement {
-        Statement {
-            did: Did::parse("did:web:a.invalid").unwrap(),
-            seq,
-            name: "A".into(),
-            keys: PublicKeys {
-                signing: signing.public(),
-                sealing: SealingKey::from_bytes([5; 32]).public(),
-                token: SigningKey::from_seed([6; 32]).public(),
-                log: SigningKey::from_seed([7; 32]).public(),
-                cosigner: SigningKey::from_seed([8; 32]).public(),
-            },
-            tls: vec![Sha256([1; 32])],
-            endpoints: Endpoints { dsp: "https://127.0.0.1:1".into() },
-            valid_from: Timestamp::from_millis(0),
-        }
-    }
-
-    fn signed(statement: &Statement, by: &SigningKey) -> Jws {
-        let kid = Kid::of(&statement.did, KeyRole::Signing, &by.public());
-        jws::sign(Typ::Statement, &kid, by, statement).unwrap()
-    }
-
-    #[test]
-    fn rotation_needs_the_key_before_and_a_higher_number() {
-        let (first, second, stranger) =
-            (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]), SigningKey::from_seed([3; 32]));
-        let one = statement(1, &first);
-        let rotated = statement(2, &second);
-        assert!(verify_next(&one, &signed(&rotated, &first)).is_ok());
-        assert!(verify_next(&one, &signed(&rotated, &second)).is_err(), "by the new key alone");
-        assert!(verify_next(&one, &signed(&rotated, &stranger)).is_err());
-        assert!(matches!(verify_next(&one, &signed(&one, &first)), Err(StatementError::Seq { .. })), "replayed");
-        assert!(matches!(
-            verify_next(&statement(5, &first), &signed(&rotated, &first)),
-            Err(StatementError::Seq { known: 5, found: 2 })
-        ));
-        let chain = [signed(&one, &first), signed(&rotated, &first), signed(&statement(3, &second), &second)];
-        assert_eq!(verify_chain(&chain).unwrap().seq, 3);
-        assert!(verify_chain(&[chain[0].clone(), chain[2].clone()]).is_err(), "a link is missing");
-        assert!(verify_chain(&chain[1..]).is_err(), "the first must sign itself");
-        assert!(verify_chain(&[]).is_err());
-    }
-
-    #[test]
-    fn a_swapped_invitation_shows_another_fingerprint() {
-        let (key, stranger) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([3; 32]));
-        let own = Invitation::new(vec![signed(&statement(1, &key), &key)]);
-        let swapped = Invitation::new(vec![signed(&statement(1, &stranger), &stranger)]);
-        assert_ne!(own.fingerprint(), swapped.fingerprint());
-        assert_eq!(own.fingerprint().len(), 19);
-        let text = serde_json::to_string(&own).unwrap();
-        let (read, statement) = Invitation::parse(&text).unwrap();
-        assert_eq!(read.fingerprint(), own.fingerprint());
-        assert_eq!(statement.did.as_str(), "did:web:a.invalid");
-        assert!(Invitation::parse("{}").is_err());
-        assert!(Invitation::parse(&text.replace("invitation", "offer")).is_err());
-    }
+/// The id of a sealing key, formed as [`Kid`]s are.
+fn sealing_kid(did: &Did, key: &SealingPublic) -> String {
+    format!("{did}#sealing-{}", &sha256(key.bytes()).to_string()[..16])
 }
+
+#[cfg(test)]
+mod tests;

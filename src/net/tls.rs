@@ -14,6 +14,7 @@ use rustls::{
         NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
     version::TLS13,
 };
 use zeroize::Zeroizing;
@@ -30,6 +31,11 @@ pub struct TlsIdentity {
 }
 
 impl TlsIdentity {
+    /// Whether the key is the certificate's, and both can be used.
+    pub fn check(&self) -> Result<(), Error> {
+        CertifiedKey::from_der(self.chain(), self.key(), &rustls::crypto::ring::default_provider()).map(drop)
+    }
+
     fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from(self.certificate.clone())]
     }
