@@ -54,10 +54,8 @@ impl<'a> Parser<'a> {
             self.rest = rest;
             return Ok(word.to_owned());
         }
-        let end = self
-            .rest
-            .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.')))
-            .unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))).unwrap_or(self.rest.len());
         if end == 0 {
             return Err(self.wrong("a name"));
         }

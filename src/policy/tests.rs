@@ -80,7 +80,11 @@ fn the_example_policies_say_what_their_comments_say() {
         (Action::Use(UseAction::Distribute), "research", 0, Verdict::DefaultDeny, vec![]),
     ] {
         let decision = slice.decide(&facts(action, purpose, count));
-        assert_eq!((decision.verdict, decision.policies), (verdict, policies.iter().map(ToString::to_string).collect()), "{action:?} {purpose} {count}");
+        assert_eq!(
+            (decision.verdict, decision.policies),
+            (verdict, policies.iter().map(ToString::to_string).collect()),
+            "{action:?} {purpose} {count}"
+        );
         assert_eq!(decision.reason.is_none(), verdict == Verdict::Allow);
     }
     let mut outsider = facts(Action::Discover, "", 0);
@@ -154,12 +158,24 @@ fn what_is_not_understood_is_refused_by_name() {
         (permit("@during(\"filter(1 = 1; drop table x)\")"), vec!["filter"]),
         (permit("@during(\"filter(lower(name) = 'x')\")"), vec!["filter", "lower"]),
         (permit("@during(\"filter(nme = 'x')\")"), vec!["filter", "nme"]),
-        ("@id(\"p\") @during(\"hash(id)\") forbid (principal, action, resource);".into(), vec!["forbid", "permits only"]),
+        (
+            "@id(\"p\") @during(\"hash(id)\") forbid (principal, action, resource);".into(),
+            vec!["forbid", "permits only"],
+        ),
         ("@id(\"p\") permit (principal == ?principal, action, resource);".into(), vec!["templates"]),
-        ("@id(\"p\") permit (principal, action, resource) when { context.purposse == \"x\" };".into(), vec!["own.cedar:1:", "purposse"]),
-        ("@id(\"p\")\npermit (principal, action, resource) when { context.count == \"x\" };".into(), vec!["own.cedar:2:"]),
+        (
+            "@id(\"p\") permit (principal, action, resource) when { context.purposse == \"x\" };".into(),
+            vec!["own.cedar:1:", "purposse"],
+        ),
+        (
+            "@id(\"p\")\npermit (principal, action, resource) when { context.count == \"x\" };".into(),
+            vec!["own.cedar:2:"],
+        ),
         ("@id(\"p\")\npermit (principal action, resource);".into(), vec!["own.cedar:2:"]),
-        ("@id(\"a\") permit (principal, action, resource); @id(\"a\") forbid (principal, action, resource);".into(), vec!["two policies", "`a`"]),
+        (
+            "@id(\"a\") permit (principal, action, resource); @id(\"a\") forbid (principal, action, resource);".into(),
+            vec!["two policies", "`a`"],
+        ),
         (String::new(), vec!["own.cedar", "no policy"]),
     ] {
         let error = refusal(&text);
