@@ -112,7 +112,7 @@ impl Slice {
         })
     }
 
-    fn compile_here(
+    pub(super) fn compile_here(
         own: PolicySource<'_>,
         global: PolicySource<'_>,
         floor: &str,
@@ -252,14 +252,14 @@ fn validate(set: &PolicySet, origin: &HashMap<String, PolicySource<'_>>) -> Resu
     let result = Validator::new(schema.clone()).validate(set, ValidationMode::Strict);
     let problems = result
         .validation_errors()
-        .map(|error| (error.policy_id().to_string(), offset(error), explained(error)))
+        .map(|error| (false, offset(error), error.policy_id().to_string(), explained(error)))
         .chain(result.validation_warnings().filter_map(|warning| match warning {
             // Chinese and Latin letters in one string are nothing odd
             cedar_policy::ValidationWarning::MixedScriptString(_) => None,
-            other => Some((other.policy_id().to_string(), offset(other), explained(other))),
+            other => Some((true, offset(other), other.policy_id().to_string(), explained(other))),
         }));
-    let first = problems.min_by(|a, b| (a.1, &a.0, &a.2).cmp(&(b.1, &b.0, &b.2)));
-    let Some((policy, at, problem)) = first else { return Ok(()) };
+    // an error comes before the warnings that follow from it
+    let Some((_, at, policy, problem)) = problems.min() else { return Ok(()) };
     let (file, text) = origin.get(&policy).map_or(("", ""), |source| (source.name, source.text));
     let (line, column) = line_column(text, at.unwrap_or(0));
     Err(PolicyError::Invalid { file: file.to_owned(), line, column, policy, problem })
