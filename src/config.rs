@@ -292,7 +292,8 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_the_file() {
-        let config = load(MINIMAL, &[("COUNTERSEAL_LISTEN_PARTNER", "127.0.0.1:9"), ("COUNTERSEAL_HOME", "/x")]).unwrap();
+        let config =
+            load(MINIMAL, &[("COUNTERSEAL_LISTEN_PARTNER", "127.0.0.1:9"), ("COUNTERSEAL_HOME", "/x")]).unwrap();
         assert_eq!(config.listen.partner.port(), 9);
         let config = load(MINIMAL, &[("COUNTERSEAL_OUTBOX_GIVE_UP_SECONDS", "5")]).unwrap();
         assert_eq!(config.outbox.give_up_seconds, 5);

@@ -1,1 +1,13 @@
-//! (to be built)
+//! Agreements: what both parties signed, what was spent under it, and whether a request may be granted.
+//!
+//! Owns the agreement's and the status statement's formats, the rows with their counters, and [`decide`], the one
+//! function that discover, negotiate, release and use all call. Does not own the walks that make, spend and end
+//! agreements: those are in `exchange`.
+
+mod decide;
+mod object;
+mod row;
+
+pub use decide::{Question, decide, principal_of_party, principal_of_peer};
+pub use object::{Agreement, AgreementState, Enforcer, ManifestClause, PartyFacts, Status, manifest, verify};
+pub use row::{AgreementRow, KnownStatus, OpenRelease, PREFIX, SeriesSecret, SourcePin, key};

@@ -267,10 +267,8 @@ impl Opener {
             return Err(EceError::Truncated(index));
         }
         let record = &mut self.buffer[from..to];
-        let plain = body
-            .key
-            .open_in_place(body.nonce(index), Aad::empty(), record)
-            .map_err(|_| EceError::Record(index))?;
+        let plain =
+            body.key.open_in_place(body.nonce(index), Aad::empty(), record).map_err(|_| EceError::Record(index))?;
         // RFC 8188 §2: padding of zeros after the delimiter; we write none and take none
         match plain.split_last() {
             Some((2, data)) => {

@@ -5,9 +5,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::crypto::{
-    CanonicalError, Hasher, Random, RandomExt, SealingKey, SealingPublic, b64, canonical_json, unb64,
-};
+use crate::crypto::{CanonicalError, Hasher, Random, RandomExt, SealingKey, SealingPublic, b64, canonical_json, unb64};
 
 /// The longest JWE that is taken, in bytes.
 pub const MAX_JWE: usize = 512 * 1024;
@@ -156,7 +154,9 @@ mod tests {
         assert_eq!(open(&key, "offer", &sealed).unwrap(), b"secret");
         assert!(matches!(open(&other, "offer", &sealed), Err(JweError::Unopened)));
         assert!(matches!(open(&key, "key", &sealed), Err(JweError::Header(_))));
-        assert!(open(&key, "offer", &seal(&key.public(), "k", "offer", b"", &SystemRandom).unwrap()).unwrap().is_empty());
+        assert!(
+            open(&key, "offer", &seal(&key.public(), "k", "offer", b"", &SystemRandom).unwrap()).unwrap().is_empty()
+        );
     }
 
     #[test]

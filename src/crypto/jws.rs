@@ -357,9 +357,8 @@ pub fn verify<T: DeserializeOwned>(
 
 fn parts(jws: &Jws) -> Result<(Header, Vec<u8>, Vec<u8>), JwsError> {
     let mut texts = jws.0.split('.');
-    let mut next = || {
-        unb64(texts.next().unwrap_or_default()).map_err(|_| JwsError::Syntax("a part that is not strict base64url"))
-    };
+    let mut next =
+        || unb64(texts.next().unwrap_or_default()).map_err(|_| JwsError::Syntax("a part that is not strict base64url"));
     let (header, payload, signature) = (next()?, next()?, next()?);
     let header: Header = serde_json::from_slice(&header).map_err(|error| JwsError::Header(error.to_string()))?;
     if header.alg != "EdDSA" && header.alg != "Ed25519" {

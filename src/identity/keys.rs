@@ -44,7 +44,9 @@ pub enum KeyFileError {
         error: io::Error,
     },
     /// Readable by others.
-    #[error("{path} can be read by others (mode {mode:o}): run `chmod 600 {path}`, and rotate the key if it was exposed")]
+    #[error(
+        "{path} can be read by others (mode {mode:o}): run `chmod 600 {path}`, and rotate the key if it was exposed"
+    )]
     Exposed {
         /// Which file.
         path: PathBuf,
@@ -131,8 +133,7 @@ impl Keys {
         let pem = Zeroizing::new(read_private(&key_path)?);
         let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| malformed(&key_path, &error))?;
         let cert_path = home.join("certs").join("tls.pem");
-        let certificate =
-            CertificateDer::from_pem_file(&cert_path).map_err(|error| malformed(&cert_path, &error))?;
+        let certificate = CertificateDer::from_pem_file(&cert_path).map_err(|error| malformed(&cert_path, &error))?;
         PeerCertificate::parse(&certificate).map_err(|error| malformed(&cert_path, &error))?;
         Ok(Self {
             did: did.clone(),

@@ -162,7 +162,9 @@ impl Peers {
                 .ok()?;
             let keys = peer
                 .keys()
-                .inspect_err(|error| tracing::error!(%error, peer = %peer.did, "its statements don't hold; it is nobody"))
+                .inspect_err(
+                    |error| tracing::error!(%error, peer = %peer.did, "its statements don't hold; it is nobody"),
+                )
                 .ok()?;
             Some((Arc::new(peer), keys))
         });

@@ -82,7 +82,8 @@ pub fn check(
     if kid != Kid::of(kid.did(), KeyRole::Token, own) {
         return Err(foreign());
     }
-    let claims = jws::verify::<Claims>(&jws, Typ::Token, kid.did(), |_| Some(*own)).map_err(|_| foreign())?.into_payload();
+    let claims =
+        jws::verify::<Claims>(&jws, Typ::Token, kid.did(), |_| Some(*own)).map_err(|_| foreign())?.into_payload();
     if claims.sub != *caller {
         return Err(Refusal::new("token-other-party", "the token was issued to another participant"));
     }

@@ -10,7 +10,7 @@ use reqwest::{Client, Url, redirect::Policy};
 
 use crate::{
     id::{Did, Sha256},
-    net::{TlsIdentity, client_config},
+    net::{AddressGuard, GuardError, TlsIdentity, client_config},
 };
 
 /// Why nobody was asked.
@@ -26,6 +26,9 @@ pub enum NetError {
         /// Where it may be.
         stated: String,
     },
+    /// An address inside our own network that nobody named.
+    #[error(transparent)]
+    Address(#[from] GuardError),
     /// Our own certificate or key can't be used.
     #[error("no TLS client can be made: {0}")]
     Tls(String),
@@ -47,8 +50,12 @@ pub struct Target {
 impl Target {
     /// Whether the address is at one of the endpoints: https, same host, same port, no user info, below its path.
     pub fn allows(&self, url: &str) -> bool {
-        let Ok(url) = Url::parse(url) else { return false };
-        url.scheme() == "https"
+        self.admits(url).is_some()
+    }
+
+    fn admits(&self, url: &str) -> Option<Url> {
+        let url = Url::parse(url).ok()?;
+        let at_home = url.scheme() == "https"
             && url.username().is_empty()
             && url.password().is_none()
             && self.endpoints.iter().filter_map(|endpoint| Url::parse(endpoint).ok()).any(|endpoint| {
@@ -57,46 +64,63 @@ impl Target {
                     && endpoint.host() == url.host()
                     && endpoint.port_or_known_default() == url.port_or_known_default()
                     && url.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
+            });
+        at_home.then_some(url)
     }
 }
 
 /// Makes and keeps clients.
 pub struct Clients {
     identity: TlsIdentity,
-    made: Mutex<HashMap<(Did, u64), Client>>,
+    guard: AddressGuard,
+    pub(super) made: Mutex<HashMap<(Did, u64), Client>>,
 }
 
 impl Clients {
-    /// Clients that show this certificate.
+    /// Clients that show this certificate; the operator lists no hosts inside the own network.
     pub fn new(identity: TlsIdentity) -> Self {
-        Self { identity, made: Mutex::default() }
+        Self::guarded(identity, AddressGuard::default())
     }
 
-    /// A client for this peer, to ask this address.
+    /// Clients that show this certificate; `guard` holds the operator's list.
+    pub fn guarded(identity: TlsIdentity, guard: AddressGuard) -> Self {
+        Self { identity, guard, made: Mutex::default() }
+    }
+
+    /// A client for this peer, to ask this address. It takes no proxy from the environment, follows no redirect, speaks
+    /// HTTP/1.1 over TLS 1.3, and only to a server that holds a key of the statement.
     ///
     /// # Errors
-    /// An address elsewhere than at its stated endpoints is refused before anything is resolved.
+    /// An address elsewhere than at its stated endpoints is refused before anything is resolved, as is a literal one
+    /// that may not be asked. (A name is checked when it is resolved.)
     pub fn client_for(&self, target: &Target, url: &str) -> Result<Client, NetError> {
-        if !target.allows(url) {
+        let guard = self.guard.for_endpoints(&target.endpoints);
+        let Some(parsed) = target.admits(url) else {
             return Err(NetError::NotPinned {
                 url: url.chars().take(200).collect(),
                 peer: target.peer.clone(),
                 stated: target.endpoints.join(", "),
             });
-        }
-        let key = (target.peer.clone(), target.seq);
+        };
+        guard.allow_literal(&parsed)?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (target.peer.clone(), target.seq);
         if let Some(client) = made.get(&key) {
             return Ok(client.clone());
         }
-        let tls = client_config(&self.identity, target.spki.clone()).map_err(|error| NetError::Tls(error.to_string()))?;
+        let tls =
+            client_config(&self.identity, target.spki.clone()).map_err(|error| NetError::Tls(error.to_string()))?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
+            .dns_resolver(guard.resolver())
             .https_only(true)
+            .http1_only()
             .no_proxy()
             .redirect(Policy::none())
+            .retry(reqwest::retry::never())
             .connect_timeout(Duration::from_secs(5))
+            // between two pieces of an answer; a caller's own limit may be shorter
+            .read_timeout(Duration::from_secs(300))
             .pool_idle_timeout(Duration::from_secs(8))
             .user_agent(concat!("counterseal/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -105,5 +129,10 @@ impl Clients {
         made.retain(|(did, _), _| *did != target.peer);
         made.insert(key, client.clone());
         Ok(client)
+    }
+
+    /// Drops the client of a peer that was revoked or removed, with its idle connections.
+    pub fn forget(&self, peer: &Did) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).retain(|(did, _), _| did != peer);
     }
 }

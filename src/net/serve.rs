@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
@@ -26,22 +26,38 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::{id::Sha256, net::PeerCertificate};
+use crate::{
+    id::Sha256,
+    net::{
+        PeerCertificate,
+        stall::{Patient, Stalling},
+    },
+};
+
+/// Most bytes of a request's line and headers; more is answered 431.
+const MAX_HEADERS: usize = 32 * 1024;
 
 /// What a connection may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at one time; more wait to be accepted.
     pub connections: usize,
-    /// For the TLS handshake, and for the headers of each request.
+    /// For the TLS handshake, for the headers of each request, and between two pieces of its body.
     pub patience: Duration,
     /// What connections get to end by themselves at a stop.
     pub grace: Duration,
+    /// For a reader that takes nothing of what is being sent to it.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 1024, patience: Duration::from_secs(10), grace: Duration::from_secs(10) }
+        Self {
+            connections: 1024,
+            patience: Duration::from_secs(10),
+            grace: Duration::from_secs(10),
+            stall: Duration::from_secs(60),
+        }
     }
 }
 
@@ -52,7 +68,8 @@ pub struct ConnectionInfo {
     pub remote: SocketAddr,
     /// Its certificate, if it showed one; its key was proved.
     pub client_cert: Option<PeerCertificate>,
-    /// Cancelling it drops the socket, also in the middle of a blocked write.
+    /// Cancelling it drops the socket, also in the middle of a blocked write. It is cancelled when the connection ends
+    /// by itself, too.
     pub cancel: CancellationToken,
 }
 
@@ -97,6 +114,9 @@ impl Drop for Entered {
     }
 }
 
+/// Told of a handshake that did not come about: from where, and why.
+pub type Failed = Arc<dyn Fn(SocketAddr, &str) + Send + Sync>;
+
 /// Serves partners until `stop`: TLS, then HTTP/1.1. `failed` is told of each handshake that did not come about.
 pub async fn serve_tls(
     listener: TcpListener,
@@ -105,17 +125,21 @@ pub async fn serve_tls(
     connections: Arc<Connections>,
     limits: Limits,
     stop: CancellationToken,
-    failed: Arc<dyn Fn(SocketAddr, &str) + Send + Sync>,
+    failed: Failed,
 ) {
     let acceptor = TlsAcceptor::from(config);
     accept(listener, limits, stop, move |stream, remote, stop| {
         let (acceptor, router, connections, failed) =
             (acceptor.clone(), router.clone(), connections.clone(), failed.clone());
         async move {
-            let stream = match tokio::time::timeout(limits.patience, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return failed(remote, &error.to_string()),
-                Err(_) => return failed(remote, "the TLS handshake took too long"),
+            let handshake = tokio::time::timeout(limits.patience, acceptor.accept(stream));
+            let stream = tokio::select! {
+                () = stop.cancelled() => return,
+                shaken = handshake => match shaken {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => return failed(remote, &error.to_string()),
+                    Err(_) => return failed(remote, "the TLS handshake took too long"),
+                },
             };
             let client_cert = stream
                 .get_ref()
@@ -145,7 +169,7 @@ pub async fn serve_plain(listener: TcpListener, router: Router, limits: Limits, 
 
 async fn accept<F, T>(listener: TcpListener, limits: Limits, stop: CancellationToken, handle: F)
 where
-    F: Fn(tokio::net::TcpStream, SocketAddr, CancellationToken) -> T,
+    F: Fn(Stalling<TcpStream>, SocketAddr, CancellationToken) -> T,
     T: Future<Output = ()> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(limits.connections));
@@ -169,7 +193,7 @@ where
             },
         };
         let _ = stream.set_nodelay(true);
-        let task = handle(stream, remote, stop.clone());
+        let task = handle(Stalling::new(stream, limits.stall), remote, stop.clone());
         tasks.spawn(async move {
             task.await;
             drop(permit);
@@ -187,29 +211,29 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let cancel = info.cancel.clone();
+    // whatever a handler has started for this connection ends with it
+    let _ended = cancel.clone().drop_guard();
     let service = tower::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());
-        router.clone().oneshot(request.map(Body::new))
+        router.clone().oneshot(request.map(|body| Body::new(Patient::new(body, limits.patience))))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.patience)
-        .max_headers(64)
+        .max_header_size(MAX_HEADERS)
         .max_buf_size(128 * 1024)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     // selected around serving: a cut ends blocked writes too
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a connection ended");
-                }
-                return;
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended");
             }
-            () = cancel.cancelled() => return,
-            () = stop.cancelled() => break,
+            return;
         }
+        () = cancel.cancelled() => return,
+        () = stop.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {

@@ -130,8 +130,8 @@ impl ServerCertVerifier for PinnedKey {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let certificate = PeerCertificate::parse(end_entity)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let certificate =
+            PeerCertificate::parse(end_entity).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
         if !self.pinned.contains(&certificate.spki) {
             return Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
         }

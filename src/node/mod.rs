@@ -1,1 +1,362 @@
-//! (to be built)
+//! A running connector, assembled from its home: store, committer, mirrors, walks, listeners, tasks; and its stop.
+//!
+//! Nothing is global: several nodes live in one process in the demo and in tests. The clock and randomness are handed
+//! in. `start` returns when both listeners answer.
+
+mod clock;
+mod place;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, Api, Token},
+    config::{Config, ConfigError},
+    crypto::{Random, SigningKey},
+    dataplane::{DataPlane, Grant, Grants, ReleaseRow},
+    error::Refusal,
+    exchange::{Exchange, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices, Timer, own_statements},
+    identity::{KeyFileError, Keys, Peer, Peers, authenticate, did_document, verify_chain},
+    net::{Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
+    offer::{self, Offers},
+    protocol::{self, Caller, extension},
+    receipt::{Committer, LogSigner, Mirror, ReceiptError, Receipts, replay},
+    source::{Roots, SourceError},
+    store::{SledStore, Store, StoreError},
+    time::Clock,
+    vault::{Vault, VaultError},
+};
+
+pub use self::clock::GuardedClock;
+
+/// The file that tells commands where a running node listens.
+const RUNNING: &str = "running.json";
+/// The operator's token for the management API.
+pub const TOKEN: &str = "operator.token";
+
+/// Why a connector did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log.
+    #[error("the receipt log does not hold: {0}")]
+    Log(#[from] ReceiptError),
+    /// The sources.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A port.
+    #[error(
+        "{what} can't listen on {address}: {error}; is another connector running there? set listen.{key} in counterseal.toml"
+    )]
+    Listen {
+        /// Which listener.
+        what: &'static str,
+        /// Its key in the configuration.
+        key: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// A home that was copied.
+    #[error(
+        "{home} is a copy: its store was made in another place. Two connectors with one log would convict each other of forking it. If the original is gone for good, start once with `counterseal serve --moved`"
+    )]
+    Copied {
+        /// Which home.
+        home: PathBuf,
+    },
+    /// TLS.
+    #[error("the certificate can't be used: {0}")]
+    Tls(String),
+    /// Anything in the walks.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The file system.
+    #[error("{path}: {error}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
+}
+
+/// Where a running node listens; what `running.json` holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// The management API.
+    pub management: SocketAddr,
+    /// The partners' listener.
+    pub partner: SocketAddr,
+    /// Its process.
+    pub process: u32,
+}
+
+impl Running {
+    /// What a home's running node wrote.
+    pub fn load(home: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(home.join(RUNNING)).ok()?).ok()
+    }
+}
+
+/// A running connector.
+pub struct Node {
+    /// Its walks.
+    pub exchange: Exchange,
+    /// Where it listens.
+    pub running: Running,
+    home: PathBuf,
+    committer: Committer,
+    stop_serving: CancellationToken,
+    stop_working: CancellationToken,
+    servers: JoinSet<()>,
+    workers: JoinSet<()>,
+}
+
+impl Node {
+    /// Starts the connector of this home. `moved` accepts a store that lies elsewhere than where it was made.
+    pub async fn start(
+        home: &Path,
+        config: Config,
+        wall: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        moved: bool,
+    ) -> Result<Self, StartError> {
+        let did = config.participant.did.clone();
+        let keys = Arc::new(Keys::load(home, &did)?);
+        let token = read_token(home)?;
+        let folder = home.join("store");
+        let disk = SledStore::open(&folder)?;
+        place::check(&folder, moved)
+            .map_err(|wrong| wrong.unwrap_or_else(|| StartError::Copied { home: home.to_owned() }))?;
+        let store: Arc<dyn Store> = Arc::new(disk);
+
+        let partner = listen("the partner listener", "partner", config.listen.partner).await?;
+        let management = listen("the management API", "management", config.listen.management).await?;
+        let address = |listener: &TcpListener, of: SocketAddr| listener.local_addr().unwrap_or(of);
+        let running = Running {
+            partner: address(&partner, config.listen.partner),
+            management: address(&management, config.listen.management),
+            process: std::process::id(),
+        };
+
+        let (peers, offers, grants, open) = (
+            Arc::new(Peers::default()),
+            Arc::new(Offers::default()),
+            Arc::new(Grants::default()),
+            Arc::new(OpenReleases::default()),
+        );
+        let mirrors: Vec<Arc<dyn Mirror>> =
+            vec![Arc::new(PeerMirror(peers.clone())), offers.clone(), grants.clone(), open.clone()];
+        for (prefix, mirror) in
+            [Peer::PREFIX, offer::PREFIX, Grant::PREFIX, ReleaseRow::PREFIX].into_iter().zip(&mirrors)
+        {
+            replay(&*store, prefix, &**mirror).await?;
+        }
+        let signer = LogSigner { origin: format!("{did}/log/1"), key: SigningKey::from_seed(*keys.log.seed()) };
+        let committer = Committer::start(store.clone(), signer, mirrors).await?;
+        let clock = Arc::new(GuardedClock::new(wall, committer.latest_handle()));
+
+        let base_url = config.public_url(running.partner);
+        let now = clock.now();
+        let (statements, changed) =
+            own_statements(&*store, &committer, &keys, &config.participant.name, &base_url, now).await?;
+        let document = statement_document(&statements)?;
+        write(home, "did.json", serde_json::to_string_pretty(&document).unwrap_or_default().as_bytes(), 0o644)?;
+
+        let roots = Arc::new(Roots::new(config.sources.roots.clone(), home)?);
+        let connections = Arc::new(Connections::default());
+        let dataplane = DataPlane::new(
+            store.clone(),
+            committer.clone(),
+            grants.clone(),
+            peers.clone(),
+            roots.clone(),
+            keys.clone(),
+            clock.clone(),
+            random.clone(),
+        );
+        let exchange = Exchange::new(Parts {
+            us: did.clone(),
+            base_url,
+            clients: Arc::new(Clients::new(keys.tls.clone())),
+            keys: keys.clone(),
+            receipts: Receipts::new(store.clone()),
+            store,
+            committer: committer.clone(),
+            peers: peers.clone(),
+            offers,
+            grants,
+            vault: Vault::open(home)?,
+            roots,
+            dataplane: dataplane.clone(),
+            sequence: Sequence::starting(now),
+            clock: clock.clone(),
+            guard: clock.clone(),
+            random,
+            mail: Arc::new(Notify::new()),
+            moved: Arc::new(Notify::new()),
+            connections: connections.clone(),
+            open_releases: open,
+            slices: Slices::default(),
+            refusals: Refusals::default(),
+            statements,
+            tokens: home.join("tokens"),
+            config,
+        });
+        exchange.started().await?;
+        if changed {
+            exchange.push_statement().await?;
+        }
+
+        let tls = server_config(&keys.tls).map_err(|error| StartError::Tls(error.to_string()))?;
+        let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
+        let (mut servers, mut workers) = (JoinSet::new(), JoinSet::new());
+        let partner_routes = partner_router(&exchange, &dataplane, peers, clock);
+        let refusals = exchange.clone();
+        servers.spawn(serve_tls(
+            partner,
+            Arc::new(tls),
+            partner_routes,
+            connections,
+            Limits::default(),
+            stop_serving.clone(),
+            Arc::new(move |remote, error| {
+                refusals.refusals.count();
+                tracing::warn!(%remote, %error, "a TLS handshake failed");
+            }),
+        ));
+        let management_routes = api::routes(Api { exchange: exchange.clone(), token, address: running.management });
+        servers.spawn(serve_plain(management, management_routes, Limits::default(), stop_serving.clone()));
+        workers.spawn(Outbox::new(exchange.clone()).run(stop_working.clone()));
+        workers.spawn(Timer::new(exchange.clone()).run(stop_working.clone()));
+        write(home, RUNNING, serde_json::to_string(&running).unwrap_or_default().as_bytes(), 0o600)?;
+        Ok(Self { exchange, running, home: home.to_owned(), committer, stop_serving, stop_working, servers, workers })
+    }
+
+    /// Stops: no new connections, running ones get ten seconds, the outbox and the timer finish what they are at, the
+    /// committer writes what is queued, last of all `stopped`.
+    pub async fn stop(mut self) {
+        let _ = fs::remove_file(self.home.join(RUNNING));
+        self.stop_serving.cancel();
+        self.stop_working.cancel();
+        while self.workers.join_next().await.is_some() {}
+        while self.servers.join_next().await.is_some() {}
+        if let Err(refusal) = self.exchange.stopped().await {
+            tracing::error!(%refusal, "the stop could not be recorded");
+        }
+        self.committer.stop().await;
+    }
+}
+
+struct PeerMirror(Arc<Peers>);
+
+impl Mirror for PeerMirror {
+    fn applied(&self, key: &[u8], value: Option<&[u8]>) {
+        self.0.applied(key, value);
+    }
+}
+
+fn statement_document(statements: &[crate::crypto::jws::Jws]) -> Result<serde_json::Value, StartError> {
+    let statement = verify_chain(statements)
+        .map_err(|error| Refusal::new("statement-broken", format!("our own statements don't hold: {error}")))?;
+    Ok(did_document(&statement))
+}
+
+async fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { what, key, address, error })
+}
+
+/// The operator's token of this home.
+pub fn read_token(home: &Path) -> Result<Token, StartError> {
+    let path = home.join(TOKEN);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Token::new(text.trim())),
+        Err(error) => Err(StartError::File { path, error }),
+    }
+}
+
+/// Writes a file whole: a new one, synced, renamed.
+pub fn write(home: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), StartError> {
+    let path = home.join(name);
+    let fresh = home.join(format!(".{name}.new"));
+    (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)
+    })()
+    .map_err(|error| StartError::File { path: path.clone(), error })
+}
+
+/// What partners reach: version metadata and `did.json` for anybody; everything else for peers, known at every request.
+fn partner_router(exchange: &Exchange, dataplane: &DataPlane, peers: Arc<Peers>, clock: Arc<GuardedClock>) -> Router {
+    let document = statement_document(&exchange.statements).unwrap_or_default();
+    protocol::routes(Arc::new(exchange.clone()))
+        .merge(dataplane.routes())
+        .route("/.well-known/did.json", get(async move || Json(document.clone())))
+        .fallback(protocol::fallback)
+        .layer(middleware::from_fn_with_state((peers, clock, exchange.clone()), known))
+}
+
+type Door = (Arc<Peers>, Arc<GuardedClock>, Exchange);
+
+/// Reads who the connection is, anew at each request; whoever is nobody gets the reason.
+async fn known(State((peers, clock, exchange)): State<Door>, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().trim_end_matches('/');
+    if matches!(path, protocol::VERSION_PATH | "/.well-known/did.json") {
+        return next.run(request).await;
+    }
+    let Some(info) = request.extensions().get::<ConnectionInfo>().cloned() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    match authenticate(&info, &peers, clock.now()) {
+        Ok(peer) => {
+            request.extensions_mut().insert(Caller {
+                participant: peer.did.clone().into(),
+                remote: info.remote,
+                authentication: "mtls",
+                certificate: info.client_cert.map(|certificate| certificate.thumbprint),
+            });
+            next.run(request).await
+        }
+        Err(refusal) => {
+            exchange.refusals.count();
+            tracing::info!(remote = %info.remote, %refusal, "a caller was refused");
+            let status =
+                if refusal.is("certificate-missing") { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+            (status, Json(extension::refusal_json(&refusal))).into_response()
+        }
+    }
+}

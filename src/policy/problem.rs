@@ -196,7 +196,7 @@ pub(super) fn offset(error: &dyn miette::Diagnostic) -> Option<usize> {
     if let Some(label) = error.labels().and_then(|mut labels| labels.next()) {
         return Some(label.offset());
     }
-    error.related().and_then(|mut related| related.find_map(|inner| offset(inner)))
+    error.related().and_then(|mut related| related.find_map(offset))
 }
 
 /// Cedar's message with its help, bounded: types in it can be as large as the policy.

@@ -64,6 +64,8 @@ pub struct ReleaseAnswer {
     pub stream: String,
     /// When the release lapses if it is not acknowledged.
     pub deadline: Timestamp,
+    /// About how many bytes will come: the source's length.
+    pub length: u64,
 }
 
 /// `POST releases/{id}/acknowledgement`.
@@ -72,6 +74,11 @@ pub struct ReleaseAnswer {
 pub struct AcknowledgementRequest {
     /// An [`Acknowledgement`], signed by the consumer.
     pub acknowledgement: Jws,
+    /// The consumer's `acknowledged` receipt of the same.
+    pub receipt: Jws,
+    /// Its number in the consumer's series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 /// What the consumer signs before it can read anything: which receipt, which ciphertext, and to which key the answer.
@@ -88,9 +95,6 @@ pub struct Acknowledgement {
     pub segments: Vec<Segment>,
     /// A key of this release only, to which the keying material is sealed.
     pub one_time_key: SealingPublic,
-    /// The number of the consumer's own `acknowledged` receipt in its series, where it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub number: Option<u64>,
 }
 
 /// The key, last of all.
@@ -99,8 +103,6 @@ pub struct Acknowledgement {
 pub struct KeyAnswer {
     /// The provider's `delivered` receipt.
     pub delivered: Jws,
-    /// Its number in the provider's series.
-    pub number: u64,
     /// The keying material, sealed to the one-time key (compact JWE).
     pub key: String,
 }
@@ -109,8 +111,11 @@ pub struct KeyAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutcomeRequest {
-    /// What became of it, signed by the consumer.
+    /// The consumer's `opened` or `disputed` receipt.
     pub outcome: Jws,
+    /// Its number in the consumer's series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 /// Answer of `GET agreements/{id}/status`.

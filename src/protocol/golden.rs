@@ -209,17 +209,25 @@ fn the_peer_extension_is_as_its_golden_files() {
         ),
         (
             "release-answer.json",
-            as_value(serde_json::to_value(ReleaseAnswer { receipt: jws(), number: 3, release, stream, deadline })),
+            as_value(serde_json::to_value(ReleaseAnswer {
+                receipt: jws(),
+                number: 3,
+                release,
+                stream,
+                deadline,
+                length: 52_384,
+            })),
         ),
         (
             "acknowledgement-request.json",
-            as_value(serde_json::to_value(AcknowledgementRequest { acknowledgement: jws() })),
+            as_value(serde_json::to_value(AcknowledgementRequest {
+                acknowledgement: jws(),
+                receipt: jws(),
+                number: Some(2),
+            })),
         ),
-        (
-            "key-answer.json",
-            as_value(serde_json::to_value(KeyAnswer { delivered: jws(), number: 4, key: "eyJh..eyJi".into() })),
-        ),
-        ("outcome-request.json", as_value(serde_json::to_value(OutcomeRequest { outcome: jws() }))),
+        ("key-answer.json", as_value(serde_json::to_value(KeyAnswer { delivered: jws(), key: "eyJh..eyJi".into() }))),
+        ("outcome-request.json", as_value(serde_json::to_value(OutcomeRequest { outcome: jws(), number: None }))),
         ("status-answer.json", as_value(serde_json::to_value(StatusAnswer { status: jws() }))),
         ("halves-request.json", as_value(serde_json::to_value(HalvesRequest { halves: vec![half] }))),
         ("statement-request.json", as_value(serde_json::to_value(StatementRequest { statement: jws() }))),

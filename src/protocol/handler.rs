@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     error::Refusal,
-    id::{AgreementId, DatasetId, MessageId, ParticipantId, Pid, ReleaseId},
+    id::{AgreementId, DatasetId, MessageId, ParticipantId, Pid, ReleaseId, Sha256},
     protocol::{
         Party, ProtocolError,
         extension::{
@@ -28,6 +28,8 @@ pub struct Caller {
     pub remote: SocketAddr,
     /// How it was authenticated, for receipts; such as `mtls`.
     pub authentication: &'static str,
+    /// SHA-256 of the certificate that it showed: tokens are bound to it.
+    pub certificate: Option<Sha256>,
 }
 
 /// A message and the bytes that it came as.

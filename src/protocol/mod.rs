@@ -39,6 +39,7 @@ pub use self::{
     error::{Pids, ProtocolError, check_pids},
     handler::{Caller, CatalogPage, Handler, Incoming},
     json::{MAX_BODY, MAX_DEPTH, Malformed},
+    message::{NegotiationState, TransferState},
     routes::{fallback, routes},
 };
 

@@ -313,7 +313,9 @@ impl Writer {
                 return Err(CommitError::Conflict(key.clone()));
             }
         }
-        for (key, _) in commit.writes.iter().map(|(k, v)| (k, v.as_ref())).chain(commit.contents.iter().map(|(k, v)| (k, Some(v)))) {
+        for (key, _) in
+            commit.writes.iter().map(|(k, v)| (k, v.as_ref())).chain(commit.contents.iter().map(|(k, v)| (k, Some(v))))
+        {
             if key.is_empty() || key.len() > crate::store::MAX_KEY {
                 return Err(CommitError::Store(StoreError::Key(key.len())));
             }
@@ -401,9 +403,7 @@ fn refuse_all(
 pub(super) async fn indexed(store: &dyn Store) -> Result<u64, ReceiptError> {
     match store.get(INDEXED).await? {
         None => Ok(0),
-        Some(bytes) => {
-            Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| damaged(INDEXED, "not a number"))?))
-        }
+        Some(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| damaged(INDEXED, "not a number"))?)),
     }
 }
 

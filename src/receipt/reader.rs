@@ -8,9 +8,8 @@ use crate::{
     receipt::{
         Kind, PartnerHalf, Receipt, ReceiptError,
         committer::{HEAD, Head, by_hash_key, indexed, parse_row, payload, receipt_key},
-        entry, list,
+        entry, list, row_key,
         rows::damaged,
-        row_key,
     },
     store::Store,
 };

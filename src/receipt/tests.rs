@@ -85,7 +85,11 @@ async fn a_lost_race_fails_nobody_else() {
     let commits: Vec<_> = (0..10_u64)
         .map(|n| {
             let mut commit = Commit::new();
-            if n % 2 == 0 { commit.put(&row, &n).unwrap() } else { commit.put_new(vec![b'b', n as u8], &n).unwrap() }
+            if n % 2 == 0 {
+                commit.put(&row, &n).unwrap()
+            } else {
+                commit.put_new(vec![b'b', n as u8], &n).unwrap()
+            }
             commit.receipt(receipt(Kind::Used, None, series(1)));
             let committer = committer.clone();
             tokio::spawn(async move { committer.commit(commit).await })
@@ -130,7 +134,10 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_the_checkpoint_covers_
         let mut frontier = merkle::Frontier::default();
         for stored in receipts.list(&Filter::default(), 0, 100).await.unwrap() {
             frontier.push(leaf_hash(&stored.entry()));
-            assert_eq!(stored.tag, series((stored.receipt.agreement.unwrap().as_str() == "urn:agreement:1").into()).tag(stored.number));
+            assert_eq!(
+                stored.tag,
+                series((stored.receipt.agreement.unwrap().as_str() == "urn:agreement:1").into()).tag(stored.number)
+            );
         }
         let note = receipts.checkpoint().await.unwrap().unwrap();
         let checkpoint = Checkpoint::verify(&note, ORIGIN, &signer().key.public()).unwrap();

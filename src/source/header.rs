@@ -68,7 +68,9 @@ impl Seen {
 fn is_decimal(value: &str) -> bool {
     let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    !whole.is_empty() && !fraction.is_empty() && [whole, fraction].iter().all(|part| part.bytes().all(|b| b.is_ascii_digit()))
+    !whole.is_empty()
+        && !fraction.is_empty()
+        && [whole, fraction].iter().all(|part| part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The year of a date: four digits first or last among three numbers parted by `-`, `/` or `.`; a time may follow.
@@ -79,9 +81,8 @@ pub fn year_of(value: &str) -> Option<&str> {
     if parts.next().is_some() {
         return None;
     }
-    let small = |part: &str| {
-        matches!(part.len(), 1 | 2) && part.parse::<u8>().is_ok_and(|number| (1..=31).contains(&number))
-    };
+    let small =
+        |part: &str| matches!(part.len(), 1 | 2) && part.parse::<u8>().is_ok_and(|number| (1..=31).contains(&number));
     let year = |part: &str| part.len() == 4 && part.bytes().all(|b| b.is_ascii_digit());
     if !small(middle) {
         return None;

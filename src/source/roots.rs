@@ -78,15 +78,15 @@ impl Roots {
             other => SourceError::File { path: path.to_owned(), error: other.into() },
         };
         // the root itself is the operator's word, links and all
-        let mut at: OwnedFd = File::open(root)
-            .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?
-            .into();
+        let mut at: OwnedFd =
+            File::open(root).map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?.into();
         let (name, folders) = components.split_last().ok_or_else(|| SourceError::Path(path.to_owned()))?;
         self.not_home(&at, path)?;
         for folder in folders {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            at = openat(&at, *folder, flags | OFlags::RDONLY, Mode::empty())
-                .map_err(|errno| if is_link(&at, folder) { SourceError::Link(path.to_owned()) } else { failed(errno) })?;
+            at = openat(&at, *folder, flags | OFlags::RDONLY, Mode::empty()).map_err(|errno| {
+                if is_link(&at, folder) { SourceError::Link(path.to_owned()) } else { failed(errno) }
+            })?;
             self.not_home(&at, path)?;
         }
         // NONBLOCK: opening a FIFO must not wait for a writer
@@ -194,7 +194,8 @@ mod tests {
         fs::write(at("home/keys/signing.key"), "k").unwrap();
         symlink(at("secret.csv"), at("data/link.csv")).unwrap();
         symlink(folder.path(), at("data/up")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, at("data/fifo"), rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("data/fifo"), rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+            .unwrap();
         let roots = Roots::new(vec![at("data"), folder.path().to_owned()], &at("home")).unwrap();
         (folder, roots)
     }

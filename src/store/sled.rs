@@ -146,7 +146,12 @@ impl Inner {
         }
         // refused before anything is touched: a full disk found in the middle would poison the store
         let needed = RESERVE
-            + batch.puts.iter().chain(&batch.contents).map(|(key, value)| 2 * (key.len() + value.len()) as u64).sum::<u64>();
+            + batch
+                .puts
+                .iter()
+                .chain(&batch.contents)
+                .map(|(key, value)| 2 * (key.len() + value.len()) as u64)
+                .sum::<u64>();
         let free = free(&self.folder)?;
         if free < needed {
             return Err(StoreError::Full { free, needed });

@@ -14,7 +14,8 @@ enum Step {
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
-    prop::sample::select(vec![&b"a"[..], b"a/1", b"a/2", b"a/2x", b"b", b"b/\xff", b"b/\xff\x00", b"c"]).prop_map(<[u8]>::to_vec)
+    prop::sample::select(vec![&b"a"[..], b"a/1", b"a/2", b"a/2x", b"b", b"b/\xff", b"b/\xff\x00", b"c"])
+        .prop_map(<[u8]>::to_vec)
 }
 
 fn value() -> impl Strategy<Value = Vec<u8>> {
@@ -26,15 +27,12 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let batch = (
-        prop::collection::vec((key(), value()), 0..4),
-        prop::collection::vec(key(), 0..2),
-        prop::option::of(value()),
-    )
-        .prop_map(|(puts, deletes, content)| {
-            let contents = content.map(|content| (b"k/content".to_vec(), content)).into_iter().collect();
-            Step::Commit(Batch { puts, deletes, contents })
-        });
+    let batch =
+        (prop::collection::vec((key(), value()), 0..4), prop::collection::vec(key(), 0..2), prop::option::of(value()))
+            .prop_map(|(puts, deletes, content)| {
+                let contents = content.map(|content| (b"k/content".to_vec(), content)).into_iter().collect();
+                Step::Commit(Batch { puts, deletes, contents })
+            });
     prop_oneof![8 => batch, 1 => Just(Step::Reopen), 1 => Just(Step::Erase(b"k/content".to_vec()))]
 }
 
@@ -112,10 +110,10 @@ proptest! {
 #[tokio::test]
 async fn keys_out_of_bounds_are_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let stores: [Box<dyn Store>; 2] =
-        [Box::new(MemoryStore::new()), Box::new(SledStore::open(folder.path()).unwrap())];
+    let stores: [Box<dyn Store>; 2] = [Box::new(MemoryStore::new()), Box::new(SledStore::open(folder.path()).unwrap())];
     for store in stores {
-        let batch = |key: Vec<u8>| Batch { puts: vec![(b"fine".to_vec(), vec![1]), (key, vec![1])], ..Batch::default() };
+        let batch =
+            |key: Vec<u8>| Batch { puts: vec![(b"fine".to_vec(), vec![1]), (key, vec![1])], ..Batch::default() };
         assert!(matches!(store.commit(batch(vec![])).await, Err(StoreError::Key(0))));
         assert!(matches!(store.commit(batch(vec![1; 257])).await, Err(StoreError::Key(257))));
         assert_eq!(store.get(b"fine").await.unwrap(), None);

@@ -38,6 +38,9 @@ pub struct Outcome {
     pub bytes: u64,
 }
 
+/// Takes the columns of a batch as released, and the rows that are selected.
+type Take<'a> = &'a mut dyn FnMut(&[StringArray], &[usize]) -> Result<(), TransformError>;
+
 /// Obligations ready to be applied to data with these columns.
 pub struct Plan {
     columns: Columns,
@@ -57,10 +60,13 @@ impl Plan {
     ///
     /// # Errors
     /// An obligation on a column that isn't there: it could not be met.
-    pub fn compile(obligations: &Obligations, columns: &Columns, hash: Arc<dyn HashKey>) -> Result<Self, TransformError> {
-        let exists = |name: &String| {
-            columns.position(name).map(|_| ()).ok_or_else(|| TransformError::Column(name.clone()))
-        };
+    pub fn compile(
+        obligations: &Obligations,
+        columns: &Columns,
+        hash: Arc<dyn HashKey>,
+    ) -> Result<Self, TransformError> {
+        let exists =
+            |name: &String| columns.position(name).map(|_| ()).ok_or_else(|| TransformError::Column(name.clone()));
         obligations.columns.keys().try_for_each(exists)?;
         obligations.keep.iter().flatten().try_for_each(exists)?;
         obligations.at_least.iter().flat_map(|at_least| &at_least.columns).try_for_each(exists)?;
@@ -75,7 +81,8 @@ impl Plan {
         let output = columns.iter().enumerate().filter(|(_, c)| released(&c.name)).map(|(place, _)| place).collect();
         let at_least = obligations.at_least.as_ref().map(|at_least| {
             // a column that is not released separates nobody
-            let places = at_least.columns.iter().filter(|name| released(name)).filter_map(|name| columns.position(name));
+            let places =
+                at_least.columns.iter().filter(|name| released(name)).filter_map(|name| columns.position(name));
             (at_least.k, places.collect())
         });
         Ok(Self {
@@ -141,12 +148,7 @@ impl Plan {
     }
 
     /// Filter, limit and generalise, batch by batch: gives the columns as released and the rows that are selected.
-    fn each_batch(
-        &self,
-        input: &mut dyn Read,
-        stop: &dyn Fn() -> bool,
-        take: &mut dyn FnMut(&[StringArray], &[usize]) -> Result<(), TransformError>,
-    ) -> Result<(), TransformError> {
+    fn each_batch(&self, input: &mut dyn Read, stop: &dyn Fn() -> bool, take: Take<'_>) -> Result<(), TransformError> {
         let mut rows = Rows::new(input, &self.columns)?;
         let mut left = self.limit.unwrap_or(u64::MAX);
         loop {

@@ -40,7 +40,9 @@ impl<R: Read> Rows<R> {
         if header.len() != columns.len() {
             return Err(TransformError::Header(format!("{} columns instead of {}", header.len(), columns.len())));
         }
-        if let Some((_, column)) = header.iter().zip(columns.iter()).find(|(found, column)| *found != column.name.as_bytes()) {
+        if let Some((_, column)) =
+            header.iter().zip(columns.iter()).find(|(found, column)| *found != column.name.as_bytes())
+        {
             return Err(TransformError::Header(format!("column `{}` is not where it was", column.name)));
         }
         let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, DataType::Utf8, true)).collect();
@@ -55,18 +57,25 @@ impl<R: Read> Rows<R> {
     /// The next rows; `None` at the end.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, TransformError> {
         let width = self.schema.fields().len();
-        let mut builders: Vec<StringBuilder> = (0..width).map(|_| StringBuilder::with_capacity(BATCH, BATCH * 8)).collect();
+        let mut builders: Vec<StringBuilder> =
+            (0..width).map(|_| StringBuilder::with_capacity(BATCH, BATCH * 8)).collect();
         let (mut rows, mut bytes) = (0, 0);
         while rows < BATCH && bytes < BATCH_BYTES {
             self.spent.set(0);
-            let more = self.reader.read_byte_record(&mut self.record).map_err(|error| unwrap_io(error, self.row + 1))?;
+            let more =
+                self.reader.read_byte_record(&mut self.record).map_err(|error| unwrap_io(error, self.row + 1))?;
             if !more {
                 break;
             }
             self.row += 1;
             let line = || self.record.position().map_or(0, csv::Position::line);
             if self.record.len() != width {
-                return Err(TransformError::Width { row: self.row, line: line(), found: self.record.len(), expected: width });
+                return Err(TransformError::Width {
+                    row: self.row,
+                    line: line(),
+                    found: self.record.len(),
+                    expected: width,
+                });
             }
             for (index, (field, builder)) in self.record.iter().zip(&mut builders).enumerate() {
                 if field.is_empty() {
@@ -86,7 +95,8 @@ impl<R: Read> Rows<R> {
         if rows == 0 {
             return Ok(None);
         }
-        let columns: Vec<ArrayRef> = builders.into_iter().map(|mut builder| Arc::new(builder.finish()) as ArrayRef).collect();
+        let columns: Vec<ArrayRef> =
+            builders.into_iter().map(|mut builder| Arc::new(builder.finish()) as ArrayRef).collect();
         Ok(Some(RecordBatch::try_new(self.schema.clone(), columns)?))
     }
 }

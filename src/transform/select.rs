@@ -41,7 +41,9 @@ fn node(expr: &FilterExpr, columns: &Columns) -> Result<Node, TransformError> {
         FilterExpr::Or(a, b) => Node::Or(boxed(a)?, boxed(b)?),
         FilterExpr::Not(a) => Node::Not(boxed(a)?),
         FilterExpr::IsNull(column) => Node::IsNull(place(column)?),
-        FilterExpr::Compare { column, op, literal: Literal::Text(text) } => Node::Text(place(column)?, *op, text.clone()),
+        FilterExpr::Compare { column, op, literal: Literal::Text(text) } => {
+            Node::Text(place(column)?, *op, text.clone())
+        }
         FilterExpr::Compare { column, op, literal: Literal::Number(number) } => Node::Number(
             place(column)?,
             *op,

@@ -24,7 +24,8 @@ const LYMPH: &str = include_str!("../../examples/data/lymph_node.csv");
 fn lymph_columns() -> Columns {
     let header = LYMPH.lines().next().unwrap();
     let kind = |name: &str| if name.contains("date") { ColumnKind::Date } else { ColumnKind::Integer };
-    let columns = header.split(',').map(|name| name.trim_matches('"')).map(|name| Column { name: name.into(), kind: kind(name) });
+    let columns =
+        header.split(',').map(|name| name.trim_matches('"')).map(|name| Column { name: name.into(), kind: kind(name) });
     Columns::new(columns.collect()).unwrap()
 }
 
@@ -32,7 +33,11 @@ fn text_columns(names: &[&str]) -> Columns {
     Columns::new(names.iter().map(|name| Column { name: (*name).into(), kind: ColumnKind::Text }).collect()).unwrap()
 }
 
-fn run(obligations: &Obligations, columns: &Columns, data: &str) -> Result<(Vec<Vec<String>>, Outcome), TransformError> {
+fn run(
+    obligations: &Obligations,
+    columns: &Columns,
+    data: &str,
+) -> Result<(Vec<Vec<String>>, Outcome), TransformError> {
     let mut out = Vec::new();
     let outcome = Plan::compile(obligations, columns, Arc::new(Fixed))?.run(Cursor::new(data), &mut out, &|| false)?;
     assert_eq!(outcome.bytes, out.len() as u64);
@@ -41,7 +46,10 @@ fn run(obligations: &Obligations, columns: &Columns, data: &str) -> Result<(Vec<
 }
 
 fn rules(rules: &[(&str, ColumnRule)]) -> Obligations {
-    Obligations { columns: rules.iter().map(|(name, rule)| ((*name).to_owned(), rule.clone())).collect(), ..Obligations::default() }
+    Obligations {
+        columns: rules.iter().map(|(name, rule)| ((*name).to_owned(), rule.clone())).collect(),
+        ..Obligations::default()
+    }
 }
 
 #[test]
@@ -124,7 +132,10 @@ fn an_obligation_that_cannot_be_met_stops_everything() {
     for obligations in [
         rules(&[("absent", ColumnRule::Drop)]),
         Obligations { keep: Some(BTreeSet::from(["absent".into()])), ..Obligations::default() },
-        Obligations { at_least: Some(AtLeast { k: 5, columns: BTreeSet::from(["absent".into()]) }), ..Obligations::default() },
+        Obligations {
+            at_least: Some(AtLeast { k: 5, columns: BTreeSet::from(["absent".into()]) }),
+            ..Obligations::default()
+        },
     ] {
         assert!(matches!(
             Plan::compile(&obligations, &text_columns(&["a"]), Arc::new(Fixed)),
@@ -189,7 +200,8 @@ fn a_long_source_is_streamed() {
         }
     }
     let (written, ahead) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    let plan = Plan::compile(&rules(&[("b", ColumnRule::ShowFirst(1))]), &text_columns(&["a", "b"]), Arc::new(Fixed)).unwrap();
+    let plan =
+        Plan::compile(&rules(&[("b", ColumnRule::ShowFirst(1))]), &text_columns(&["a", "b"]), Arc::new(Fixed)).unwrap();
     let source = Watched(Endless { rows: 1_000_000, at: 0, pending: vec![] }, &written, 0, &ahead);
     let outcome = plan.run(source, &mut Ahead(&written, 0), &|| false).unwrap();
     assert_eq!(outcome.records, 999_999);
@@ -199,7 +211,8 @@ fn a_long_source_is_streamed() {
 }
 
 fn table() -> impl Strategy<Value = Vec<[String; 3]>> {
-    let cell = || prop::sample::select(vec!["", "a", "b", "ab", "x,y", "q\"q", "line\nbreak", "é"]).prop_map(str::to_owned);
+    let cell =
+        || prop::sample::select(vec!["", "a", "b", "ab", "x,y", "q\"q", "line\nbreak", "é"]).prop_map(str::to_owned);
     prop::collection::vec([cell(), cell(), cell()], 0..60)
 }
 

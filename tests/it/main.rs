@@ -1,1 +1,7 @@
-fn main(){}
+//! What goes through the front door: processes, sockets, files. One binary: linking is the slow part.
+
+mod architecture;
+mod by_hand;
+mod demo;
+mod house;
+mod refusals;

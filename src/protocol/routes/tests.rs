@@ -418,7 +418,7 @@ async fn the_peer_extension_answers_and_refuses() {
 
     let jws = "a.b.c";
     let path = |rest: &str| format!("{base}/{rest}");
-    let reply = site.post(&path("releases/r/acknowledgement"), &json!({"acknowledgement": jws})).await;
+    let reply = site.post(&path("releases/r/acknowledgement"), &json!({"acknowledgement": jws, "receipt": jws})).await;
     assert_eq!((reply.status, reply.text.contains("Mallory")), (404, false));
     assert_eq!(site.post(&path("releases/r/outcome"), &json!({"outcome": jws})).await.status, 204);
     assert_eq!(site.get(&path("agreements/a/status")).await.json["status"], jws);

@@ -149,6 +149,7 @@ impl Handler for Mock {
             release: ReleaseId::parse("r").unwrap(),
             stream: "https://p.example/2025-1/counterseal/v1/releases/r/stream".into(),
             deadline: Timestamp::from_millis(0),
+            length: 0,
         })
     }
 
@@ -188,5 +189,6 @@ pub fn caller() -> Caller {
         participant: ParticipantId::parse("did:web:c.invalid").unwrap(),
         remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         authentication: "mtls",
+        certificate: None,
     }
 }

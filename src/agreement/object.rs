@@ -1,0 +1,179 @@
+//! The agreement that both parties sign, and the provider's statements about its state.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::{
+        VerifyingKey,
+        jws::{self, Jws, Kid, Typ, Verified},
+    },
+    id::{AgreementId, DatasetId, Did, OfferId, Sha256},
+    policy::{Clause, FactSource, Slice},
+    time::Timestamp,
+};
+
+/// An agreement: JWS payload, `typ` `counterseal-agreement+jws`, signed by *each* party over the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Agreement {
+    /// Format version: 1.
+    pub v: u8,
+    /// Minted by the provider.
+    pub id: AgreementId,
+    /// The offer's identity: SHA-256 of its JWS.
+    pub offer: Sha256,
+    /// The offer's id, for people.
+    pub offer_id: OfferId,
+    /// What it is about.
+    pub dataset: DatasetId,
+    /// Who provides.
+    pub provider: PartyFacts,
+    /// Who consumes, with the attributes that the provider vouches for: uses are decided on them.
+    pub consumer: PartyFacts,
+    /// The policy slice's hash.
+    pub policy_sha256: Sha256,
+    /// Who enforces which clause.
+    pub manifest: Vec<ManifestClause>,
+    /// What has to be done later; none in this version.
+    pub duties: Vec<String>,
+    /// SHA-256 of the secret from which both parties' series keys are derived.
+    pub series_secret_sha256: Sha256,
+    /// How old a status statement may be at use, in seconds.
+    pub freshness_seconds: u64,
+    /// From when it holds.
+    pub valid_from: Timestamp,
+    /// Until when it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Timestamp>,
+}
+
+/// A party as both agreed to see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PartyFacts {
+    /// Its DID.
+    pub did: Did,
+    /// SHA-256 of the statement that it had.
+    pub statement: Sha256,
+    /// Set by the other's operator at pairing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jurisdiction: Option<String>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<String>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub certifications: BTreeSet<String>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
+}
+
+/// One clause of the policy and who sees to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ManifestClause {
+    /// The policy's `@id`.
+    pub clause: String,
+    /// Who enforces it.
+    pub enforcer: Enforcer,
+    /// Facts in it that a party only says of itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub declared: Vec<String>,
+}
+
+/// Who enforces a clause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Enforcer {
+    /// The provider's connector, before the bytes leave.
+    #[serde(rename = "provider enforces")]
+    Provider,
+    /// The consumer's connector, which says so in receipts.
+    #[serde(rename = "consumer attests")]
+    Consumer,
+    /// Nobody's machine: a promise.
+    #[serde(rename = "contract only")]
+    Contract,
+}
+
+impl Enforcer {
+    /// The manifest's words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider enforces",
+            Self::Consumer => "consumer attests",
+            Self::Contract => "contract only",
+        }
+    }
+}
+
+/// The manifest of a slice: clauses on the lifecycle are the provider's; those that also reach uses, the consumer's.
+pub fn manifest(slice: &Slice) -> Vec<ManifestClause> {
+    slice
+        .clauses()
+        .into_iter()
+        .map(|clause: Clause| ManifestClause {
+            enforcer: if clause.reaches_use { Enforcer::Consumer } else { Enforcer::Provider },
+            declared: clause
+                .facts
+                .iter()
+                .filter(|(_, source)| *source == FactSource::Declared)
+                .map(|(fact, _)| fact.name().to_owned())
+                .collect(),
+            clause: clause.id,
+        })
+        .collect()
+}
+
+/// Checks a party's signature over an agreement.
+pub fn verify(
+    jws: &Jws,
+    signer: &Did,
+    key: impl FnOnce(&Kid) -> Option<VerifyingKey>,
+) -> Result<Verified<Agreement>, jws::JwsError> {
+    jws::verify(jws, Typ::Agreement, signer, key)
+}
+
+/// The provider's statement about an agreement: JWS payload, `typ` `counterseal-status+jws`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Status {
+    /// Format version: 1.
+    pub v: u8,
+    /// The agreement.
+    pub agreement: AgreementId,
+    /// Its state.
+    pub state: AgreementState,
+    /// When the provider said so.
+    pub issued_at: Timestamp,
+    /// Until when the consumer may rely on it.
+    pub valid_until: Timestamp,
+}
+
+/// An agreement's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgreementState {
+    /// Not yet signed by both, or not yet finalized.
+    Pending,
+    /// In force.
+    Active,
+    /// Ended by the provider.
+    Revoked,
+    /// Its time is over, or its negotiation ended before it came into force.
+    Expired,
+}
+
+impl AgreementState {
+    /// As written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+}

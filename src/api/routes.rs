@@ -1,0 +1,360 @@
+//! The routes.
+
+use std::{path::PathBuf, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::{HeaderMap, HeaderValue, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    agreement::AgreementRow,
+    api::{Api, Problem},
+    error::Refusal,
+    evidence,
+    exchange::{CopyView, FetchRequest, NegotiationRequest, NegotiationView, UseRequest},
+    id::{AgreementId, DatasetId, Did, OfferId, ReceiptId, ReleaseId},
+    identity::Attributes,
+    receipt::{Filter, Kind, Stored},
+};
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// Adds a peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddPeer {
+    /// The invitation's file, as the connector sees it.
+    pub file: PathBuf,
+    /// What the operator says of it.
+    #[serde(default)]
+    pub attributes: Attributes,
+}
+
+/// Publishes an offer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PublishBody {
+    /// `offer.toml`, as the connector sees it.
+    pub file: PathBuf,
+}
+
+/// Negotiates.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NegotiateBody {
+    /// With whom.
+    pub provider: Did,
+    /// About what.
+    pub dataset: DatasetId,
+    /// How long to wait for the end, in seconds.
+    #[serde(default = "patience")]
+    pub wait_seconds: u64,
+}
+
+fn patience() -> u64 {
+    30
+}
+
+/// Why.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ReasonBody {
+    /// A sentence for the partner.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// All routes, behind the token and the `Host` check.
+pub fn routes(api: Api) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/invitation", get(invitation))
+        .route("/v1/peers", get(peers).post(add_peer))
+        .route("/v1/peers/{did}/revoke", post(revoke_peer))
+        .route("/v1/peers/{did}/catalog", get(catalog))
+        .route("/v1/offers", get(offers).post(publish))
+        .route("/v1/offers/{id}/withdraw", post(withdraw))
+        .route("/v1/negotiations", get(negotiations).post(negotiate))
+        .route("/v1/agreements", get(agreements))
+        .route("/v1/agreements/{id}/revoke", post(revoke_agreement))
+        .route("/v1/releases/{id}/lift", post(lift))
+        .route("/v1/fetch", post(fetch))
+        .route("/v1/copies", get(copies))
+        .route("/v1/use", post(use_copy))
+        .route("/v1/receipts", get(receipts))
+        .route("/v1/receipts/{id}", get(receipt))
+        .route("/v1/export", get(export))
+        .route("/v1/clock/accept", post(accept_clock))
+        .fallback(async || Problem(Refusal::new("route-unknown", "the management API has no such route")))
+        .layer(middleware::from_fn_with_state(api.clone(), guard))
+        .layer(DefaultBodyLimit::max(1 << 20))
+        .with_state(api)
+}
+
+/// Only the operator, only under our own name: a page of somebody else's can't talk to us.
+async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if let Err(refusal) = admit(&api, request.headers()) {
+        return Problem(refusal).into_response();
+    }
+    next.run(request).await
+}
+
+fn admit(api: &Api, headers: &HeaderMap) -> Result<(), Refusal> {
+    let header = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let port = api.address.port();
+    let ours = header(header::HOST).is_some_and(|host| {
+        host == api.address.to_string() || host == format!("localhost:{port}") || host == format!("127.0.0.1:{port}")
+    });
+    if !ours {
+        return Err(Refusal::new(
+            "host-foreign",
+            "this is the management API of a connector; its own address is the only name it answers to",
+        ));
+    }
+    let token = header(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    if !token.is_some_and(|token| api.token.is(token)) {
+        return Err(Refusal::new(
+            "unauthenticated",
+            "the operator's token is missing or wrong; it is in operator.token in the connector's home",
+        ));
+    }
+    Ok(())
+}
+
+/// JSON, with our own words for what is wrong with it.
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|error| Problem(Refusal::new("json-invalid", format!("the request's body: {error}"))))
+}
+
+fn id<T: std::str::FromStr<Err = crate::id::IdError>>(text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error| {
+        Problem(Refusal::new("id-invalid", format!("`{}`: {error}", text.chars().take(80).collect::<String>())))
+    })
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Problem {
+    Problem(Refusal::new("store-unreadable", error.to_string()))
+}
+
+async fn status(State(api): State<Api>) -> Answer<Value> {
+    let exchange = &api.exchange;
+    let agreements = exchange.agreements().await?;
+    let size = exchange.receipts.size().await.map_err(unreadable)?;
+    let certificate = exchange.keys.certificate();
+    Ok(Json(json!({
+        "did": exchange.us,
+        "name": exchange.config.participant.name,
+        "endpoint": exchange.base_url,
+        "fingerprint": exchange.invitation().fingerprint(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "peers": exchange.peers.all().len(),
+        "offers": exchange.offers.all().len(),
+        "agreements": agreements.len(),
+        "receipts": size,
+        "certificateEnds": certificate.not_after,
+        "clock": exchange.guard.check().err(),
+    })))
+}
+
+async fn invitation(State(api): State<Api>) -> Answer<Value> {
+    let invitation = api.exchange.invitation();
+    Ok(Json(json!({ "fingerprint": invitation.fingerprint(), "invitation": invitation })))
+}
+
+async fn peers(State(api): State<Api>) -> Answer<Value> {
+    Ok(Json(json!(api.exchange.peer_views())))
+}
+
+async fn add_peer(State(api): State<Api>, body: Bytes) -> Answer<Value> {
+    let body: AddPeer = parse(&body)?;
+    Ok(Json(json!(api.exchange.add_peer(&body.file, body.attributes).await?)))
+}
+
+async fn revoke_peer(State(api): State<Api>, Path(did): Path<String>, body: Bytes) -> Answer<Value> {
+    let body: ReasonBody = parse(&body)?;
+    api.exchange.revoke_peer(&id::<Did>(&did)?, &body.reason).await?;
+    Ok(Json(json!({ "revoked": did })))
+}
+
+async fn catalog(State(api): State<Api>, Path(did): Path<String>) -> Answer<Value> {
+    Ok(Json(json!(api.exchange.catalog_of(&id(&did)?).await?)))
+}
+
+async fn offers(State(api): State<Api>) -> Answer<Value> {
+    let offers: Vec<Value> = api
+        .exchange
+        .offers
+        .all()
+        .iter()
+        .map(|live| {
+            json!({
+                "id": live.row.offer.id,
+                "version": live.row.version,
+                "dataset": live.row.offer.dataset.id,
+                "title": live.row.offer.dataset.title,
+                "source": live.row.source,
+                "sealedFor": live.row.signed.iter().filter_map(|signed| signed.aud.clone()).collect::<Vec<_>>(),
+                "problem": live.slice.as_ref().err(),
+            })
+        })
+        .collect();
+    Ok(Json(json!(offers)))
+}
+
+async fn publish(State(api): State<Api>, body: Bytes) -> Answer<Value> {
+    let body: PublishBody = parse(&body)?;
+    Ok(Json(json!(api.exchange.publish(&body.file).await?)))
+}
+
+async fn withdraw(State(api): State<Api>, Path(offer): Path<String>) -> Answer<Value> {
+    api.exchange.withdraw(&id::<OfferId>(&offer)?).await?;
+    Ok(Json(json!({ "withdrawn": offer })))
+}
+
+async fn negotiations(State(api): State<Api>) -> Answer<Vec<NegotiationView>> {
+    Ok(Json(api.exchange.negotiations().await?))
+}
+
+async fn negotiate(State(api): State<Api>, body: Bytes) -> Answer<NegotiationView> {
+    let body: NegotiateBody = parse(&body)?;
+    let request = NegotiationRequest { provider: body.provider, dataset: body.dataset };
+    let pid = api.exchange.negotiate(&request).await?;
+    let wait = Duration::from_secs(body.wait_seconds.min(600));
+    Ok(Json(api.exchange.negotiation_end(&pid, wait).await?))
+}
+
+fn agreement_view(row: &AgreementRow) -> Value {
+    json!({
+        "id": row.id(),
+        "dataset": row.agreement.dataset,
+        "offer": row.agreement.offer_id,
+        "side": row.ours,
+        "peer": row.peer(),
+        "state": row.state,
+        "ended": row.ended,
+        "releases": row.releases,
+        "uses": row.uses,
+        "open": row.open,
+        "manifest": row.agreement.manifest,
+        "validUntil": row.agreement.valid_until,
+    })
+}
+
+async fn agreements(State(api): State<Api>) -> Answer<Vec<Value>> {
+    Ok(Json(api.exchange.agreements().await?.iter().map(agreement_view).collect()))
+}
+
+async fn revoke_agreement(State(api): State<Api>, Path(agreement): Path<String>, body: Bytes) -> Answer<Value> {
+    let body: ReasonBody = parse(&body)?;
+    api.exchange.revoke_agreement(&id::<AgreementId>(&agreement)?, &body.reason).await?;
+    Ok(Json(json!({ "revoked": agreement })))
+}
+
+async fn lift(State(api): State<Api>, Path(release): Path<String>) -> Answer<Value> {
+    api.exchange.lift_release(&id::<ReleaseId>(&release)?).await?;
+    Ok(Json(json!({ "lifted": release })))
+}
+
+/// Events, one JSON object a line, until the last one says how it ended.
+async fn fetch(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
+    let request: FetchRequest = parse(&body)?;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    // goes on when the listener goes away: the release is open, and somebody waits for the copy
+    tokio::spawn(async move { api.exchange.fetch(request, sender).await });
+    let lines = stream::unfold(receiver, |mut events| async move {
+        let event = events.recv().await?;
+        let mut line = serde_json::to_string(&event).unwrap_or_default();
+        line.push('\n');
+        Some((Ok::<_, std::io::Error>(line), events))
+    });
+    let mut response = Response::new(Body::from_stream(lines));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(response)
+}
+
+async fn copies(State(api): State<Api>) -> Answer<Vec<CopyView>> {
+    Ok(Json(api.exchange.all_copies().await?.into_iter().map(Into::into).collect()))
+}
+
+async fn use_copy(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
+    let request: UseRequest = parse(&body)?;
+    let used = api.exchange.use_copy(&request).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in [("counterseal-copy", used.copy.to_string()), ("counterseal-number", used.number.to_string())]
+    {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    let blocks = stream::unfold(used.data, |mut data| async move { Some((data.recv().await?, data)) });
+    Ok((headers, Body::from_stream(blocks)).into_response())
+}
+
+#[derive(Deserialize)]
+struct Which {
+    agreement: Option<String>,
+    kind: Option<Kind>,
+    #[serde(default)]
+    from: u64,
+    #[serde(default = "page")]
+    limit: usize,
+}
+
+fn page() -> usize {
+    100
+}
+
+fn receipt_view(stored: &Stored) -> Value {
+    json!({
+        "index": stored.index,
+        "number": stored.number,
+        "sha256": stored.jws.sha256(),
+        "receipt": stored.receipt,
+    })
+}
+
+async fn receipts(State(api): State<Api>, Query(which): Query<Which>) -> Answer<Vec<Value>> {
+    let agreement = which.agreement.as_deref().map(id::<AgreementId>).transpose()?;
+    let filter = Filter { agreement, kind: which.kind };
+    let found = api.exchange.receipts.list(&filter, which.from, which.limit.min(1000)).await.map_err(unreadable)?;
+    Ok(Json(found.iter().map(receipt_view).collect()))
+}
+
+async fn receipt(State(api): State<Api>, Path(receipt): Path<String>) -> Answer<Value> {
+    let found = api.exchange.receipts.by_id(&id::<ReceiptId>(&receipt)?).await.map_err(unreadable)?;
+    let stored = found.ok_or_else(|| Refusal::new("receipt-unknown", format!("no receipt has the id `{receipt}`")))?;
+    let mut view = receipt_view(&stored);
+    view["jws"] = json!(stored.jws);
+    view["halves"] = match &stored.receipt.agreement {
+        None => json!([]),
+        Some(agreement) => {
+            let halves = api.exchange.receipts.halves(agreement).await.map_err(unreadable)?;
+            let refers = stored.jws.sha256();
+            let answering = halves.iter().filter(|half| evidence::refers_to(&half.jws) == Some(refers));
+            json!(answering.map(|half| json!({"kind": half.kind, "jws": half.jws})).collect::<Vec<_>>())
+        }
+    };
+    Ok(Json(view))
+}
+
+async fn export(State(api): State<Api>, Query(which): Query<Which>) -> Answer<evidence::Bundle> {
+    let agreement = which.agreement.as_deref().map(id::<AgreementId>).transpose()?;
+    Ok(Json(api.exchange.export(agreement.as_ref()).await?))
+}
+
+async fn accept_clock(State(api): State<Api>) -> Answer<Value> {
+    api.exchange.accept_clock().await?;
+    Ok(Json(json!({ "accepted": true })))
+}

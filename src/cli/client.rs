@@ -1,0 +1,75 @@
+//! The management API's client.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use reqwest::{Method, Response};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    error::{Code, Refusal},
+    node::{Running, TOKEN},
+};
+
+/// A running connector, as its operator asks it.
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+/// Finds the running connector of this home.
+pub fn connect(home: &Path) -> anyhow::Result<Client> {
+    if !home.join(crate::config::FILE).exists() {
+        bail!("{} is no home of a connector: make one with `counterseal --home {0} init`", home.display());
+    }
+    let Some(running) = Running::load(home) else {
+        bail!("not running: start it with `counterseal --home {} serve`", home.display());
+    };
+    let token = std::fs::read_to_string(home.join(TOKEN)).context("the operator's token can't be read")?;
+    Ok(Client { http: loopback()?, base: format!("http://{}", running.management), token: token.trim().to_owned() })
+}
+
+/// A client for plain HTTP on loopback; it never speaks TLS, but is built with our provider all the same.
+fn loopback() -> anyhow::Result<reqwest::Client> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build()?)
+}
+
+impl Client {
+    /// `GET`.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(self.send(Method::GET, path, &()).await?.json().await?)
+    }
+
+    /// `POST`.
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> anyhow::Result<Value> {
+        Ok(self.send(Method::POST, path, body).await?.json().await?)
+    }
+
+    /// Any answer that is a success; else the refusal.
+    pub async fn send(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Response> {
+        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token).json(body);
+        let response = request.send().await.map_err(|error| {
+            anyhow::anyhow!("the connector does not answer at {}: {error}; is it still running?", self.base)
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let problem: Value = response.json().await.unwrap_or_default();
+        let sentence =
+            problem["detail"].as_str().map_or_else(|| format!("the connector answered {status}"), str::to_owned);
+        Err(super::refused(Refusal { code: Code::received(problem["code"].as_str().unwrap_or_default()), sentence }))
+    }
+}
+
+/// A path's segment.
+pub fn segment(text: &str) -> String {
+    crate::protocol::outgoing::segment(text)
+}

@@ -1,0 +1,68 @@
+//! `counterseal doctor`: what is wrong with this home.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use serde_json::json;
+
+use crate::{
+    cli::output::Output,
+    config::Config,
+    identity::Keys,
+    node::{Running, read_token},
+    source::Roots,
+    time::{Clock as _, SystemClock},
+};
+
+/// A certificate that ends within this time is worth a word.
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Looks at everything that can be looked at without starting; exit code 1 if something is wrong.
+pub fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
+    let mut problems = Vec::new();
+    match Config::load(home, std::env::vars()) {
+        Err(error) => problems.push(error.to_string()),
+        Ok(config) => {
+            match Keys::load(home, &config.participant.did) {
+                Err(error) => problems.push(error.to_string()),
+                Ok(keys) => {
+                    let certificate = keys.certificate();
+                    let now = SystemClock.now();
+                    if now >= certificate.not_after {
+                        problems
+                            .push(format!("the certificate ended at {}: partners refuse it", certificate.not_after));
+                    } else if now.plus(SOON) >= certificate.not_after {
+                        problems.push(format!("the certificate ends soon, at {}", certificate.not_after));
+                    }
+                    if !certificate.dids.contains(&config.participant.did) {
+                        problems.push(format!(
+                            "the certificate doesn't name {}: partners refuse it",
+                            config.participant.did
+                        ));
+                    }
+                }
+            }
+            if let Err(error) = Roots::new(config.sources.roots.clone(), home) {
+                problems.push(error.to_string());
+            }
+            for root in config.sources.roots.iter().filter(|root| !root.is_dir()) {
+                problems.push(format!("sources.roots: {} is not there", root.display()));
+            }
+        }
+    }
+    if let Err(error) = read_token(home) {
+        problems.push(error.to_string());
+    }
+    let running = Running::load(home);
+    out.show(&json!({ "problems": problems, "running": running }), |_| {
+        let mut lines: String = problems.iter().map(|problem| format!("! {problem}\n")).collect();
+        if problems.is_empty() {
+            lines.push_str("nothing is wrong\n");
+        }
+        match &running {
+            Some(running) => lines.push_str(&format!("running as process {}\n", running.process)),
+            None => lines.push_str("not running\n"),
+        }
+        lines
+    });
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

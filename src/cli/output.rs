@@ -1,0 +1,90 @@
+//! What a terminal shows.
+
+use serde_json::Value;
+
+use crate::error::Refusal;
+
+/// How results are shown.
+pub struct Output {
+    /// One JSON value instead of text.
+    pub json: bool,
+}
+
+impl Output {
+    /// Shows a result: as JSON, or as the lines that `text` makes of it.
+    pub fn show(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
+        if self.json {
+            println!("{value}");
+        } else {
+            let text = text(value);
+            if !text.is_empty() {
+                println!("{}", text.trim_end());
+            }
+        }
+    }
+}
+
+/// Shows why a command failed.
+pub fn failure(error: &anyhow::Error, json: bool) {
+    match error.downcast_ref::<Refusal>() {
+        Some(refusal) if json => {
+            eprintln!("{}", serde_json::json!({ "code": refusal.code, "reason": refusal.sentence }))
+        }
+        Some(refusal) => eprintln!("error: {} [{}]", plain(&refusal.sentence), refusal.code),
+        None if json => eprintln!("{}", serde_json::json!({ "code": "failed", "reason": format!("{error:#}") })),
+        None => eprintln!("error: {error:#}"),
+    }
+}
+
+/// Text of a partner's, without what would steer a terminal or turn its reading order.
+pub fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' => ' ',
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// A member of a JSON object as text.
+pub fn text(value: &Value, member: &str) -> String {
+    match &value[member] {
+        Value::String(text) => plain(text),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Lines with aligned columns.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let mut out = line(&mut header.iter().copied());
+    for row in rows {
+        out.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partners_text_can_not_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\u{202e}c\r\nd"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd} d");
+    }
+}

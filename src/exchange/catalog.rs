@@ -1,0 +1,234 @@
+//! Catalog: what a peer may discover here, and what we may discover there.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::Method;
+use serde::Serialize;
+
+use crate::{
+    agreement::{Question, decide, principal_of_peer},
+    crypto::jws::{Jws, Verified},
+    error::Refusal,
+    exchange::{Exchange, refuse},
+    id::{DatasetId, Did, OfferId, Sha256},
+    identity::Peer,
+    offer::{self, LiveOffer, Offer, Sealing, SignedOffer},
+    policy::{Action, Verdict},
+    protocol::{
+        Answer, Ask, BASE, CatalogPage, ProtocolError, ask,
+        message::{self, Address, Catalog, CatalogRequest, Dataset},
+        outgoing,
+    },
+};
+
+/// Datasets on a page.
+const PAGE: usize = 100;
+/// Most pages that we ask for.
+const MAX_PAGES: usize = 1000;
+/// Most bytes of an answer.
+const MAX_ANSWER: usize = 8 << 20;
+/// How long a peer may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An entry of a partner's catalog.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CatalogItem {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// Its offer.
+    pub offer: OfferId,
+    /// Its title; a sealed offer's is inside.
+    pub title: Option<String>,
+    /// Whether it is sealed for us.
+    pub sealed: bool,
+    /// The offer's identity.
+    pub offer_sha256: Option<Sha256>,
+    /// How it can be had.
+    pub formats: Vec<String>,
+}
+
+/// An offer that a partner made us, verified.
+#[derive(Clone, Debug)]
+pub struct RemoteOffer {
+    /// The offer.
+    pub offer: Verified<Offer>,
+    /// Whether it came sealed.
+    pub sealed: bool,
+}
+
+impl Exchange {
+    /// The catalog as this peer may see it.
+    pub(super) fn catalog_for(
+        &self,
+        peer: &Peer,
+        request: &CatalogRequest,
+        page: Option<&str>,
+    ) -> Result<CatalogPage, ProtocolError> {
+        let query = request.query()?;
+        let from = match page {
+            None => query.offset,
+            Some(page) => page.parse().map_err(|_| ProtocolError::bad("page-unknown", "there is no such page"))?,
+        };
+        let limit = query.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE).clamp(1, PAGE));
+        let mut dataset = Vec::new();
+        let mut last: Option<DatasetId> = None;
+        let mut seen: u64 = 0;
+        let mut more = false;
+        for live in self.offers.all() {
+            let Some(signed) = self.discoverable(peer, &live) else { continue };
+            // the first offer of a dataset stands for it
+            if last.as_ref() == Some(&live.row.offer.dataset.id) {
+                continue;
+            }
+            last = Some(live.row.offer.dataset.id.clone());
+            seen += 1;
+            if seen <= from {
+                continue;
+            }
+            if dataset.len() == limit {
+                more = true;
+                break;
+            }
+            dataset.push(self.entry(&live, signed)?);
+        }
+        Ok(CatalogPage {
+            catalog: Catalog {
+                id: format!("{}{BASE}/catalog", self.base_url),
+                participant_id: self.us.clone().into(),
+                service: vec![offer::service(&self.base_url).map_err(unusable)?],
+                dataset,
+                catalog: Vec::new(),
+            },
+            next: more.then(|| (from + limit as u64).to_string()),
+        })
+    }
+
+    /// One dataset with its offer, signed, or sealed to this peer. Whatever this peer may not see doesn't exist.
+    pub(super) fn dataset_for(&self, peer: &Peer, id: &DatasetId) -> Result<Dataset, ProtocolError> {
+        let offers = self.offers.of_dataset(id);
+        let (live, signed) = offers
+            .iter()
+            .filter(|live| live.row.withdrawn.is_none())
+            .find_map(|live| Some((live, self.discoverable(peer, live)?)))
+            .ok_or_else(ProtocolError::not_found)?;
+        let mut dataset = self.entry(live, signed)?;
+        dataset.offer = Some(match &signed.aud {
+            None => signed.jws.as_str().to_owned(),
+            Some(_) => {
+                let key = &peer.statement.keys.sealing;
+                let kid = offer::sealing_kid(&peer.did, key);
+                offer::seal(&signed.jws, &Sealing { key, kid: &kid }, &*self.random).map_err(unusable)?
+            }
+        });
+        Ok(dataset)
+    }
+
+    /// The version of an offer that this peer may discover: it stands, is for everybody or for this peer, and the
+    /// policy lets it.
+    pub(super) fn discoverable<'a>(&self, peer: &Peer, live: &'a Arc<LiveOffer>) -> Option<&'a SignedOffer> {
+        let now = self.clock.now();
+        let slice = live.slice.as_ref().ok()?;
+        let signed = live.row.version_for(&peer.did)?;
+        if live.row.withdrawn.is_some() || !live.row.offer.stands_at(now) {
+            return None;
+        }
+        let question = Question {
+            action: Action::Discover,
+            principal: principal_of_peer(peer),
+            offer: &live.row.offer,
+            agreement: None,
+            purpose: None,
+            address: None,
+            application: None,
+            now,
+        };
+        (decide(slice, &question).verdict == Verdict::Allow).then_some(signed)
+    }
+
+    fn entry(&self, live: &LiveOffer, signed: &SignedOffer) -> Result<Dataset, ProtocolError> {
+        offer::entry(&live.row.offer, signed.jws.sha256(), signed.aud.is_some(), &self.base_url).map_err(unusable)
+    }
+
+    /// A partner's catalog, all pages of it.
+    pub async fn catalog_of(&self, did: &Did) -> Result<Vec<CatalogItem>, Refusal> {
+        let peer = self.peer(did)?;
+        let base =
+            Address::parse(&format!("{}{BASE}", peer.statement.endpoints.dsp)).map_err(refuse("peer-address"))?;
+        let body = message::write(&CatalogRequest::default(), None).to_string();
+        let mut url = base.join("/catalog/request");
+        let mut items = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let answer = self.ask(&peer, Method::POST, &url, None, Some(body.as_bytes())).await?;
+            let catalog: Catalog = answer.read(message::read)?;
+            items.extend(catalog.clone().into_datasets().into_iter().flat_map(|dataset| {
+                dataset.has_policy.clone().into_iter().map(move |offer| CatalogItem {
+                    dataset: dataset.id.clone(),
+                    offer: offer.id,
+                    title: dataset.title.clone(),
+                    sealed: dataset.title.is_none() && dataset.offer_sha256.is_some(),
+                    offer_sha256: dataset.offer_sha256,
+                    formats: dataset.distribution.iter().map(|distribution| distribution.format.clone()).collect(),
+                })
+            }));
+            match answer.next(&base) {
+                Some(next) => url = next,
+                None => return Ok(items),
+            }
+        }
+        Err(Refusal::new("catalog-endless", format!("the catalog has more than {MAX_PAGES} pages")))
+    }
+
+    /// A partner's offer of a dataset: opened if it is sealed, then verified.
+    pub async fn offer_of(&self, did: &Did, dataset: &DatasetId) -> Result<RemoteOffer, Refusal> {
+        let peer = self.peer(did)?;
+        let url = format!("{}{BASE}{}", peer.statement.endpoints.dsp, outgoing::dataset_path(dataset));
+        let answer = self.ask(&peer, Method::GET, &url, None, None).await?;
+        if answer.status == 404 {
+            return Err(Refusal::new(
+                "dataset-unknown",
+                format!("`{did}` has no dataset `{dataset}` for us; see `counterseal catalog {did}`"),
+            ));
+        }
+        let found: Dataset = answer.read(message::read)?;
+        let text = found.offer.ok_or_else(|| {
+            Refusal::new(
+                "offer-missing",
+                "the dataset came without a signed offer; the partner is no Counterseal connector",
+            )
+        })?;
+        let sealed = text.split('.').count() == 5;
+        let jws = if sealed {
+            offer::unseal(&text, &self.keys.sealing).map_err(refuse("offer-sealed"))?
+        } else {
+            Jws::parse(text).map_err(refuse("offer-signature"))?
+        };
+        let offer = offer::verify(&jws, did, &self.us, |kid| self.peers.verifying_key(kid))
+            .map_err(refuse("offer-signature"))?;
+        if offer.payload().dataset.id != *dataset {
+            return Err(Refusal::new("offer-mismatch", "the signed offer is about another dataset than was asked for"));
+        }
+        Ok(RemoteOffer { offer, sealed })
+    }
+
+    /// One question to a peer.
+    pub(super) async fn ask(
+        &self,
+        peer: &Peer,
+        method: Method,
+        url: &str,
+        authorization: Option<&str>,
+        body: Option<&[u8]>,
+    ) -> Result<Answer, Refusal> {
+        let client = self.clients.client_for(&peer.target(), url).map_err(refuse("peer-address"))?;
+        let question = Ask { method, url, authorization, body, limit: MAX_ANSWER, timeout: PATIENCE };
+        ask(&client, question).await.map_err(|problem| {
+            Refusal::new("peer-unreachable", format!("`{}` could not be asked at {url}: {problem}", peer.did))
+        })
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> ProtocolError {
+    tracing::error!(%error, "an offer can't be shown");
+    ProtocolError::busy("the catalog can't be shown at present")
+}

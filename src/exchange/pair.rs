@@ -1,0 +1,209 @@
+//! Pair: invitations, peers, and our own statement as it changes.
+
+use std::{path::Path, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    crypto::jws::{self, Jws, Typ},
+    error::Refusal,
+    exchange::{Exchange, outbox::Draft, refuse, rows::About},
+    id::{Did, Pid},
+    identity::{Attributes, Invitation, Keys, Peer, PeerState, Statement, fingerprint, verify_chain, verify_next},
+    protocol::{
+        BASE,
+        extension::{self, StatementRequest},
+    },
+    receipt::{Commit, Committer, Kind, Row, read},
+    store::Store,
+    time::Timestamp,
+};
+
+/// Our own chain of statements.
+const OWN: &[u8] = b"self/statements";
+
+/// A peer, for people.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerView {
+    /// Who.
+    pub did: Did,
+    /// Its name for itself.
+    pub name: String,
+    /// Where it is.
+    pub endpoint: String,
+    /// The fingerprint of its newest statement.
+    pub fingerprint: String,
+    /// Whether it may do anything.
+    pub state: PeerState,
+    /// What our operator says of it.
+    pub attributes: Attributes,
+}
+
+impl From<&Peer> for PeerView {
+    fn from(peer: &Peer) -> Self {
+        Self {
+            did: peer.did.clone(),
+            name: peer.statement.name.clone(),
+            endpoint: peer.statement.endpoints.dsp.clone(),
+            fingerprint: peer.history.last().map(fingerprint).unwrap_or_default(),
+            state: peer.state,
+            attributes: peer.attributes.clone(),
+        }
+    }
+}
+
+/// Our chain of statements; where keys or endpoint changed since, a newer one is signed by the key before and added.
+/// The second value says whether peers have to be told.
+pub async fn own_statements(
+    store: &dyn Store,
+    committer: &Committer,
+    keys: &Keys,
+    name: &str,
+    endpoint: &str,
+    now: Timestamp,
+) -> Result<(Vec<Jws>, bool), Refusal> {
+    let row: Row<Vec<Jws>> = read(store, OWN).await.map_err(refuse("store-unreadable"))?;
+    let mut chain = row.value.clone().unwrap_or_default();
+    let newest = match chain.is_empty() {
+        true => None,
+        false => Some(verify_chain(&chain).map_err(refuse("statement-broken"))?),
+    };
+    let next = Statement::own(keys, newest.as_ref().map_or(1, |newest| newest.seq + 1), name, endpoint, now);
+    if newest.as_ref().is_some_and(|newest| newest.says_the_same(&next)) {
+        return Ok((chain, false));
+    }
+    if newest.as_ref().is_some_and(|newest| newest.keys.signing != keys.signing.public()) {
+        return Err(Refusal::new(
+            "statement-key",
+            "the signing key in this home is not the one in our newest statement: a rotation is signed by the key before",
+        ));
+    }
+    let told = newest.is_some();
+    chain.push(jws::sign(Typ::Statement, &keys.signing_kid(), &keys.signing, &next).map_err(refuse("internal"))?);
+    let mut commit = Commit::new();
+    commit.put(&row, &chain).map_err(refuse("internal"))?;
+    committer.commit(commit).await.map_err(super::commit_refusal)?;
+    Ok((chain, told))
+}
+
+impl Exchange {
+    /// Our invitation, to be handed to a partner.
+    pub fn invitation(&self) -> Invitation {
+        Invitation::new(self.statements.clone())
+    }
+
+    /// Adds a partner by its invitation file, or updates what we say of it. Gives back its fingerprint, to be compared
+    /// by another channel.
+    pub async fn add_peer(&self, file: &Path, attributes: Attributes) -> Result<PeerView, Refusal> {
+        let (invitation, statement) = Invitation::load(file).map_err(refuse("invitation-invalid"))?;
+        if statement.did == self.us {
+            return Err(Refusal::new(
+                "invitation-own",
+                "this is our own invitation: hand it to the partner, and add theirs",
+            ));
+        }
+        if let Some(other) = statement.tls.iter().find_map(|spki| self.peers.by_spki(spki))
+            && other.did != statement.did
+        {
+            return Err(Refusal::new(
+                "certificate-taken",
+                format!("the invitation pins a certificate that is pinned for `{}` already", other.did),
+            ));
+        }
+        let row = read::<Peer>(&*self.store, &Peer::key(&statement.did)).await.map_err(refuse("store-unreadable"))?;
+        if let Some(known) = &row.value
+            && known.statement.seq > statement.seq
+        {
+            return Err(Refusal::new(
+                "invitation-old",
+                format!("the invitation has statement {}; we hold {} already", statement.seq, known.statement.seq),
+            ));
+        }
+        if let Some(known) = &row.value
+            && known.statement.keys.signing != statement.keys.signing
+            && !invitation.statements.starts_with(&known.history)
+        {
+            return Err(Refusal::new(
+                "invitation-other-key",
+                format!(
+                    "`{}` is paired with another key, which this invitation does not continue; revoke it first if its key was lost",
+                    statement.did
+                ),
+            ));
+        }
+        let peer = Peer {
+            did: statement.did.clone(),
+            history: invitation.statements,
+            state: PeerState::Active,
+            attributes,
+            follow_up_delay_ms: 0,
+            added: self.clock.now(),
+            statement,
+        };
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Configured, None);
+        receipt.consumer = Some(peer.did.clone().into());
+        receipt.refers = Some(peer.statement_sha256());
+        receipt.reason = Some(Refusal::new("peer-added", "a partner was paired"));
+        self.node_receipt(&mut commit, receipt)?;
+        commit.put(&row, &peer).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        Ok(PeerView::from(&peer))
+    }
+
+    /// All peers.
+    pub fn peer_views(&self) -> Vec<PeerView> {
+        self.peers.all().iter().map(|peer| PeerView::from(&**peer)).collect()
+    }
+
+    /// Tells every active peer of our newest statement.
+    pub async fn push_statement(&self) -> Result<(), Refusal> {
+        let Some(statement) = self.statements.last() else { return Ok(()) };
+        let mut commit = Commit::new();
+        let process: Pid = self.mint();
+        for peer in self.peers.all().iter().filter(|peer| self.peers.is_active(&peer.did)) {
+            let body =
+                serde_json::to_value(StatementRequest { statement: statement.clone() }).map_err(refuse("internal"))?;
+            self.letter(
+                &mut commit,
+                Draft {
+                    peer: &peer.did,
+                    process: &process,
+                    about: About::Notice,
+                    url: format!("{}{BASE}{}", peer.statement.endpoints.dsp, extension::statement_path()),
+                    body,
+                    last: true,
+                    token: None,
+                },
+            )?;
+        }
+        let mut receipt = self.receipt(Kind::Rotated, None);
+        receipt.refers = Some(statement.sha256());
+        self.node_receipt(&mut commit, receipt)?;
+        self.commit(commit).await?;
+        self.post();
+        Ok(())
+    }
+
+    /// Takes a peer's newer statement, signed by the key that we hold.
+    pub(super) async fn take_statement(&self, peer: &Arc<Peer>, statement: &Jws) -> Result<(), Refusal> {
+        let row = read::<Peer>(&*self.store, &Peer::key(&peer.did)).await.map_err(refuse("store-unreadable"))?;
+        let Some(mut known) = row.value.clone() else {
+            return Err(Refusal::new("peer-unknown", "no such peer"));
+        };
+        if known.history.last() == Some(statement) {
+            return Ok(());
+        }
+        let next = verify_next(&known.statement, statement).map_err(refuse("statement-refused"))?;
+        known.statement = next.into_payload();
+        known.history.push(statement.clone());
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Rotated, None);
+        receipt.consumer = Some(known.did.clone().into());
+        receipt.refers = Some(statement.sha256());
+        self.node_receipt(&mut commit, receipt)?;
+        commit.put(&row, &known).map_err(refuse("internal"))?;
+        self.commit(commit).await.map(|_| ())
+    }
+}

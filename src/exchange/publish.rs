@@ -1,0 +1,206 @@
+//! Publish and withdraw: `offer.toml` → checks → signed → one commit → in the catalog.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{
+    error::Refusal,
+    exchange::{Exchange, refuse},
+    id::{Did, OfferId, Sha256},
+    offer::{self, DatasetDescription, Distribution, Offer, OfferFile, OfferRow, OfferedPolicy, SignedOffer},
+    policy::{self, Columns, PolicySource, Slice},
+    receipt::{Commit, Kind, read},
+    source::{self, Format},
+};
+
+/// What was published.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// The offer.
+    pub id: OfferId,
+    /// Counts from 1.
+    pub version: u64,
+    /// The policies' `@id`s.
+    pub policies: Vec<String>,
+    /// SHA-256 of each signed version.
+    pub offers: Vec<Sha256>,
+    /// For whom it is sealed; empty if it is open.
+    pub sealed_for: Vec<Did>,
+    /// The source's columns.
+    pub columns: Columns,
+}
+
+impl Exchange {
+    /// Publishes the offer that a file describes; under a known id, its next version.
+    pub async fn publish(&self, file: &Path) -> Result<Published, Refusal> {
+        let (file, cedar) = OfferFile::load(file).map_err(refuse("offer-file"))?;
+        let format: Format = file.dataset.format.parse().map_err(refuse("format-unsupported"))?;
+        let (roots, path) = (self.roots.clone(), file.dataset.source.clone());
+        let (snapshot, columns) = tokio::task::spawn_blocking(move || {
+            let opened = roots.open(&path)?;
+            let columns = source::header(&opened, format)?;
+            Ok::<_, source::SourceError>((opened.snapshot(), columns))
+        })
+        .await
+        .map_err(refuse("internal"))?
+        .map_err(refuse("source-unavailable"))?;
+
+        let global = match &self.config.policy.global {
+            Some(path) => tokio::fs::read_to_string(path).await.map_err(|error| {
+                Refusal::new("policy-unreadable", format!("policy.global: {} can't be read: {error}", path.display()))
+            })?,
+            None => String::new(),
+        };
+        let name = file.policy.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let slice = Slice::compile(
+            PolicySource { name: &name, text: &cedar },
+            PolicySource { name: "policy.global", text: &global },
+            &file.policy.floor,
+            &self.config.policy.floor,
+            &columns,
+        )
+        .map_err(refuse("policy-invalid"))?;
+        let audience: Vec<Did> = file.audience.map(|audience| audience.sealed_for).unwrap_or_default();
+        self.check_audience(&slice, &audience)?;
+
+        let id = file.id.clone();
+        let row = read::<OfferRow>(&*self.store, &offer::key(&id)).await.map_err(refuse("store-unreadable"))?;
+        if let Some(other) = self
+            .offers
+            .of_dataset(&file.dataset.id)
+            .into_iter()
+            .find(|live| live.row.offer.id != id && live.row.sealed() == audience.is_empty())
+        {
+            return Err(Refusal::new(
+                "dataset-mixed",
+                format!(
+                    "dataset `{}` is already offered {} by `{}`; an open entry would betray a sealed one: use another dataset id",
+                    file.dataset.id,
+                    if other.row.sealed() { "sealed" } else { "openly" },
+                    other.row.offer.id
+                ),
+            ));
+        }
+        let now = self.clock.now();
+        let before = row.value.as_ref();
+        let base = Offer {
+            v: 1,
+            id: id.clone(),
+            provider: self.us.clone(),
+            dataset: DatasetDescription {
+                id: file.dataset.id,
+                title: file.dataset.title,
+                description: file.dataset.description,
+                columns: columns.clone(),
+                collection: file.dataset.collection,
+                classification: file.dataset.classification,
+                quality: file.dataset.quality,
+                distributions: vec![Distribution { format: "HttpData-PULL".into(), media_type: "text/csv".into() }],
+            },
+            policy: OfferedPolicy {
+                cedar,
+                global,
+                floor: file.policy.floor,
+                connector_floor: self.config.policy.floor.clone(),
+                schema_sha256: slice.schema_sha256(),
+                sha256: slice.sha256(),
+                odrl: policy::odrl(&slice),
+            },
+            approval: "auto".into(),
+            freshness_seconds: file.freshness_seconds,
+            valid_from: file.valid_from.unwrap_or(now),
+            valid_until: file.valid_until,
+            supersedes: None,
+            aud: None,
+        };
+        if base.valid_until.is_some_and(|until| until <= now) {
+            return Err(Refusal::new("offer-expired", "valid_until lies in the past: nobody could take this offer"));
+        }
+        let recipients: Vec<Option<Did>> =
+            if audience.is_empty() { vec![None] } else { audience.iter().cloned().map(Some).collect() };
+        let mut signed = Vec::new();
+        for aud in recipients {
+            let supersedes = before
+                .and_then(|row| row.signed.iter().find(|signed| signed.aud == aud).map(|signed| signed.jws.sha256()));
+            let offer = Offer { aud: aud.clone(), supersedes, ..base.clone() };
+            let jws = offer.sign(&self.keys.signing_kid(), &self.keys.signing).map_err(refuse("internal"))?;
+            signed.push(SignedOffer { aud, jws });
+        }
+        let next = OfferRow {
+            version: before.map_or(0, |row| row.version) + 1,
+            source: file.dataset.source,
+            format: file.dataset.format,
+            snapshot,
+            published: now,
+            withdrawn: None,
+            offer: base,
+            signed,
+        };
+        let mut commit = Commit::new();
+        for signed in &next.signed {
+            let mut receipt = self.receipt(Kind::Offered, None);
+            receipt.offer = Some(signed.jws.sha256());
+            receipt.consumer = signed.aud.clone().map(Into::into);
+            receipt.snapshot = Some(next.snapshot);
+            self.node_receipt(&mut commit, receipt)?;
+        }
+        commit.put(&row, &next).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        Ok(Published {
+            id,
+            version: next.version,
+            policies: slice.policy_ids(),
+            offers: next.signed.iter().map(|signed| signed.jws.sha256()).collect(),
+            sealed_for: audience,
+            columns,
+        })
+    }
+
+    /// Withdraws an offer: no new agreements; those made hold.
+    pub async fn withdraw(&self, id: &OfferId) -> Result<(), Refusal> {
+        let row = read::<OfferRow>(&*self.store, &offer::key(id)).await.map_err(refuse("store-unreadable"))?;
+        let Some(mut offer) = row.value.clone().filter(|offer| offer.withdrawn.is_none()) else {
+            return Err(Refusal::new("offer-unknown", format!("no standing offer has the id `{id}`")));
+        };
+        offer.withdrawn = Some(self.clock.now());
+        let mut commit = Commit::new();
+        for signed in &offer.signed {
+            let mut receipt = self.receipt(Kind::Offered, None);
+            receipt.offer = Some(signed.jws.sha256());
+            receipt.reason = Some(Refusal::new("offer-withdrawn", "the offer was withdrawn"));
+            self.node_receipt(&mut commit, receipt)?;
+        }
+        commit.put(&row, &offer).map_err(refuse("internal"))?;
+        self.commit(commit).await.map(|_| ())
+    }
+
+    /// A sealed offer is for peers that we know, and its policy names nobody else.
+    fn check_audience(&self, slice: &Slice, audience: &[Did]) -> Result<(), Refusal> {
+        if audience.is_empty() {
+            return Ok(());
+        }
+        for did in audience {
+            if self.peers.by_did(did).is_none() {
+                return Err(Refusal::new(
+                    "recipient-unknown",
+                    format!(
+                        "audience.sealed_for names `{did}`, whose sealing key we don't have: `counterseal peer add` its invitation first"
+                    ),
+                ));
+            }
+        }
+        for named in slice.named_participants() {
+            if audience.len() > 1 || !audience.iter().any(|did| did.as_str() == named) {
+                return Err(Refusal::new(
+                    "policy-names-participant",
+                    format!(
+                        "the policy names `{named}`; each recipient of a sealed offer reads the policy, so it may name nobody but its only recipient: use a group"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,470 @@
+//! The provider's side of a release: decide, record, open; take the acknowledgement; hand over the key, last.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    agreement::{AgreementRow, OpenRelease, Question, decide, principal_of_peer},
+    crypto::{
+        RandomExt, jwe,
+        jws::{self, Typ},
+        sha256,
+    },
+    dataplane::{Grant, ReleaseRow, ReleaseState, SentBody, bodies_prefix, check_segments},
+    error::Refusal,
+    exchange::{Exchange, address, refuse, retry},
+    id::{Did, ReleaseId},
+    offer::Offer,
+    policy::{Action, Decision, Verdict},
+    protocol::{
+        Party,
+        extension::{
+            Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
+        },
+    },
+    receipt::{Commit, Kind, PartnerHalf, Payload, Receipt, Row, list, read},
+};
+
+/// Longest purpose that is taken, in bytes.
+const MAX_PURPOSE: usize = 1024;
+/// The content type of the keying material's JWE.
+pub(super) const KEY_CTY: &str = "counterseal-key";
+
+impl Exchange {
+    /// `POST releases`: one release, decided now. Repeating a request id gets the same answer and spends nothing.
+    pub(super) async fn release_to(
+        &self,
+        peer: &Did,
+        remote: SocketAddr,
+        grant: &Grant,
+        request: ReleaseRequest,
+    ) -> Result<ReleaseAnswer, Refusal> {
+        if request.purpose.len() > MAX_PURPOSE {
+            return Err(Refusal::new("purpose-too-long", format!("a purpose has at most {MAX_PURPOSE} bytes")));
+        }
+        retry!(self.release_once(peer, remote, grant, &request))
+    }
+
+    async fn release_once(
+        &self,
+        peer: &Did,
+        remote: SocketAddr,
+        grant: &Grant,
+        request: &ReleaseRequest,
+    ) -> Result<ReleaseAnswer, Refusal> {
+        let known = read::<ReleaseId>(&*self.store, &ReleaseRow::request_key(peer, &request.request_id))
+            .await
+            .map_err(refuse("store-unreadable"))?;
+        if let Some(id) = &known.value {
+            let row = self.release_row(peer, id).await?.1;
+            // the same request over another transfer of the same agreement is a continuation; over another agreement, not
+            return if row.transfer == grant.transfer {
+                self.release_answer(&row).await
+            } else {
+                Err(Refusal::new("request-reused", "this request id was used for another transfer; take a fresh one"))
+            };
+        }
+        let (row, agreement) = self.agreement(&grant.agreement).await?;
+        if agreement.ours != Party::Provider || agreement.peer() != peer {
+            return Err(Refusal::new("agreement-unknown", "the transfer's agreement is not this participant's"));
+        }
+        self.guard.check()?;
+        let now = self.clock.now();
+        let standing = agreement.in_force(now).and_then(|()| no_open_release(&agreement));
+        if let Err(refusal) = standing {
+            return self.deny(&agreement, peer, grant, None, refusal).await;
+        }
+        let offer = self.agreed_offer(&agreement)?;
+        let slice = self.agreed_slice(&agreement, &offer)?;
+        let decision = decide(
+            &slice,
+            &Question {
+                action: Action::Release,
+                principal: principal_of_peer(&*self.peer(peer)?),
+                offer: &offer,
+                agreement: Some(&agreement),
+                purpose: Some(&request.purpose),
+                address: address(remote),
+                application: None,
+                now,
+            },
+        );
+        if decision.verdict != Verdict::Allow {
+            let refusal = decision.reason.clone().unwrap_or_else(no_reason);
+            return self.deny(&agreement, peer, grant, Some((&decision, &request.purpose)), refusal).await;
+        }
+        let Some(pin) = agreement.source.clone() else {
+            return Err(Refusal::new("source-unavailable", "the agreement names no source of ours"));
+        };
+        let (roots, path) = (self.roots.clone(), pin.path.clone());
+        let opened = tokio::task::spawn_blocking(move || roots.open(&path)).await.map_err(refuse("internal"))?;
+        let changed = match opened {
+            Ok(opened) if opened.snapshot() == pin.snapshot => Ok(opened.len()),
+            Ok(_) => Err(Refusal::new(
+                "source-changed",
+                format!(
+                    "the data behind this offer was replaced since it was published at {}; the provider has to publish \
+                     the offer again, and a new agreement is needed",
+                    pin.published
+                ),
+            )),
+            Err(error) => {
+                tracing::error!(%error, source = %pin.path, "a source can't be opened");
+                Err(Refusal::new("source-unavailable", "the provider can't open the data at present; try again later"))
+            }
+        };
+        let length = match changed {
+            Ok(length) => length,
+            Err(refusal) => {
+                return self.deny(&agreement, peer, grant, Some((&decision, &request.purpose)), refusal).await;
+            }
+        };
+
+        let id = ReleaseId::parse(self.random.urn(now)).map_err(refuse("internal"))?;
+        let deadline = now.plus(Duration::from_secs(self.config.release.deadline_seconds));
+        let mut commit = Commit::new();
+        let mut receipt = self.release_receipt(Kind::Released, &agreement, grant, &id);
+        self.record_decision(&mut commit, &mut receipt, &decision);
+        self.record_commitment(&mut commit, &mut receipt, "purpose", request.purpose.as_bytes());
+        receipt.action = Some(Action::Release.as_str().to_owned());
+        receipt.obligations_sha256 = Some(decision.obligations.sha256());
+        receipt.snapshot = Some(pin.snapshot);
+        let mut next = ReleaseRow {
+            id: id.clone(),
+            request: request.request_id.clone(),
+            transfer: grant.transfer.clone(),
+            agreement: agreement.id().clone(),
+            offer: offer.id.clone(),
+            peer: peer.clone(),
+            source: pin.path,
+            format: pin.format,
+            snapshot: pin.snapshot,
+            columns: offer.dataset.columns.clone(),
+            obligations: decision.obligations.clone(),
+            released: agreement.by_provider.clone(), // replaced below, once signed
+            state: ReleaseState::Open,
+            deadline,
+            length,
+            delivered: None,
+        };
+        receipt.key_sha256 = Some(next.keying(&self.keys.release).hash());
+        next.released = self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        let mut spent = agreement.clone();
+        spent.releases += 1;
+        spent.open = Some(OpenRelease { id: id.clone(), deadline, lapsed: false });
+        commit.put(&row, &spent).map_err(refuse("internal"))?;
+        commit.put_new(ReleaseRow::key(&id), &next).map_err(refuse("internal"))?;
+        commit.put(&known, &id).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        self.release_answer(&next).await
+    }
+
+    async fn release_answer(&self, row: &ReleaseRow) -> Result<ReleaseAnswer, Refusal> {
+        let placed = self
+            .receipts
+            .by_sha256(&row.released.sha256())
+            .await
+            .map_err(refuse("store-unreadable"))?
+            .ok_or_else(|| Refusal::new("receipt-missing", "the release's receipt can't be found"))?;
+        Ok(ReleaseAnswer {
+            receipt: row.released.clone(),
+            number: placed.number,
+            release: row.id.clone(),
+            stream: format!("{}/2025-1/counterseal/v1/releases/{}/stream", self.base_url, row.id),
+            deadline: row.deadline,
+            length: row.length,
+        })
+    }
+
+    /// Leaves a `denied` receipt, then refuses.
+    async fn deny<T>(
+        &self,
+        agreement: &AgreementRow,
+        peer: &Did,
+        grant: &Grant,
+        decision: Option<(&Decision, &str)>,
+        refusal: Refusal,
+    ) -> Result<T, Refusal> {
+        if self.refusals.within_budget(peer, self.clock.now()) {
+            let mut commit = Commit::new();
+            let mut receipt = self.receipt(Kind::Denied, Some(agreement));
+            receipt.transfer = Some(grant.transfer.clone());
+            receipt.action = Some(Action::Release.as_str().to_owned());
+            if let Some((decision, purpose)) = decision {
+                self.record_decision(&mut commit, &mut receipt, decision);
+                self.record_commitment(&mut commit, &mut receipt, "purpose", purpose.as_bytes());
+            }
+            receipt.reason = Some(refusal.clone());
+            self.agreement_receipt(&mut commit, agreement, receipt)?;
+            self.commit(commit).await?;
+        }
+        Err(refusal)
+    }
+
+    /// `POST releases/{id}/acknowledgement`: against our own rows; then `delivered`, and the key. Idempotent.
+    pub(super) async fn take_acknowledgement(
+        &self,
+        peer: &Did,
+        id: &ReleaseId,
+        request: AcknowledgementRequest,
+    ) -> Result<KeyAnswer, Refusal> {
+        retry!(self.acknowledge_once(peer, id, &request))
+    }
+
+    async fn acknowledge_once(
+        &self,
+        peer: &Did,
+        id: &ReleaseId,
+        request: &AcknowledgementRequest,
+    ) -> Result<KeyAnswer, Refusal> {
+        let (row, release) = self.release_row(peer, id).await?;
+        let acknowledgement =
+            jws::verify::<Acknowledgement>(&request.acknowledgement, Typ::Acknowledgement, peer, |kid| {
+                self.peers.verifying_key(kid)
+            })
+            .map_err(refuse("acknowledgement-signature"))?;
+        let sha256 = acknowledgement.sha256();
+        let body = acknowledgement.payload();
+        if let Some(delivered) = &release.delivered {
+            return if delivered.acknowledgement == sha256 {
+                self.key_answer(&release, delivered)
+            } else {
+                Err(Refusal::new("release-closed", "this release was acknowledged otherwise before"))
+            };
+        }
+        if body.release != release.id || body.released != release.released.sha256() {
+            return Err(Refusal::new(
+                "acknowledgement-mismatch",
+                "the acknowledgement names another release, or another receipt, than this one",
+            ));
+        }
+        let half = jws::verify::<Receipt>(&request.receipt, Typ::Receipt, peer, |kid| self.peers.verifying_key(kid))
+            .map_err(refuse("acknowledgement-signature"))?;
+        if half.payload().kind != Kind::Acknowledged
+            || half.payload().refers != Some(release.released.sha256())
+            || half.payload().payload.as_ref().is_none_or(|payload| payload.segments != body.segments)
+        {
+            return Err(Refusal::new(
+                "acknowledgement-mismatch",
+                "the consumer's receipt is not of this acknowledgement",
+            ));
+        }
+        let sent: Vec<SentBody> = list(&*self.store, &bodies_prefix(id), None, 1024)
+            .await
+            .map_err(refuse("store-unreadable"))?
+            .into_iter()
+            .filter_map(|row| row.value)
+            .collect();
+        check_segments(&sent, &body.segments)?;
+        let (agreement_row, agreement) = self.agreement(&release.agreement).await?;
+        // revocation ends a release that is under way: the key stays here
+        agreement.in_force(self.clock.now())?;
+
+        let mut commit = Commit::new();
+        let grant = Grant {
+            transfer: release.transfer.clone(),
+            agreement: release.agreement.clone(),
+            peer: peer.clone(),
+            jti: String::new(),
+            closed: None,
+        };
+        let mut receipt = self.release_receipt(Kind::Delivered, &agreement, &grant, id);
+        receipt.refers = Some(sha256);
+        receipt.key_sha256 = Some(release.keying(&self.keys.release).hash());
+        receipt.payload = Some(Payload {
+            bytes: body.segments.iter().map(|segment| segment.bytes).sum(),
+            records: None,
+            segments: body.segments.clone(),
+        });
+        let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        commit.half(PartnerHalf {
+            agreement: release.agreement.clone(),
+            kind: Kind::Acknowledged.as_str().to_owned(),
+            jws: request.receipt.clone(),
+            index: None,
+            number: request.number,
+        });
+        commit.half(PartnerHalf {
+            agreement: release.agreement.clone(),
+            kind: "acknowledgement".into(),
+            jws: request.acknowledgement.clone(),
+            index: None,
+            number: None,
+        });
+        let mut next = release.clone();
+        next.state = ReleaseState::Delivered;
+        next.delivered = Some(crate::dataplane::Delivered {
+            acknowledgement: sha256,
+            one_time_key: body.one_time_key,
+            receipt: jws,
+        });
+        if agreement.open.as_ref().is_some_and(|open| open.id == *id) {
+            let mut freed = agreement.clone();
+            freed.open = None;
+            commit.put(&agreement_row, &freed).map_err(refuse("internal"))?;
+        } else {
+            commit.expect(&agreement_row);
+        }
+        commit.put(&row, &next).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        self.dataplane.forget(id);
+        match &next.delivered {
+            Some(delivered) => self.key_answer(&next, delivered),
+            None => Err(no_reason()),
+        }
+    }
+
+    fn key_answer(&self, release: &ReleaseRow, delivered: &crate::dataplane::Delivered) -> Result<KeyAnswer, Refusal> {
+        let keying = release.keying(&self.keys.release);
+        let kid = format!("one-time-{}", &sha256(delivered.one_time_key.bytes()).to_string()[..16]);
+        let key = jwe::seal(&delivered.one_time_key, &kid, KEY_CTY, keying.bytes(), &*self.random)
+            .map_err(refuse("internal"))?;
+        Ok(KeyAnswer { delivered: delivered.receipt.clone(), key })
+    }
+
+    /// `POST releases/{id}/outcome`: the consumer's `opened` or `disputed`, kept beside ours.
+    pub(super) async fn take_outcome(
+        &self,
+        peer: &Did,
+        id: &ReleaseId,
+        request: OutcomeRequest,
+    ) -> Result<(), Refusal> {
+        let (_, release) = self.release_row(peer, id).await?;
+        let half = jws::verify::<Receipt>(&request.outcome, Typ::Receipt, peer, |kid| self.peers.verifying_key(kid))
+            .map_err(refuse("outcome-signature"))?;
+        let receipt = half.payload();
+        let delivered = release.delivered.as_ref().map(|delivered| delivered.receipt.sha256());
+        if !matches!(receipt.kind, Kind::Opened | Kind::Disputed)
+            || receipt.refers.is_none()
+            || receipt.refers != delivered
+        {
+            return Err(Refusal::new("outcome-mismatch", "the outcome is not of this release's delivery"));
+        }
+        let mut commit = Commit::new();
+        commit.half(PartnerHalf {
+            agreement: release.agreement.clone(),
+            kind: receipt.kind.as_str().to_owned(),
+            jws: request.outcome,
+            index: None,
+            number: request.number,
+        });
+        self.commit(commit).await.map(|_| ())
+    }
+
+    async fn release_row(&self, peer: &Did, id: &ReleaseId) -> Result<(Row<ReleaseRow>, ReleaseRow), Refusal> {
+        let row = read::<ReleaseRow>(&*self.store, &ReleaseRow::key(id)).await.map_err(refuse("store-unreadable"))?;
+        match row.value.clone().filter(|release| release.peer == *peer) {
+            Some(release) => Ok((row, release)),
+            None => Err(Refusal::new("release-unknown", "there is no such release of this participant")),
+        }
+    }
+
+    fn release_receipt(&self, kind: Kind, agreement: &AgreementRow, grant: &Grant, id: &ReleaseId) -> Receipt {
+        let mut receipt = self.receipt(kind, Some(agreement));
+        receipt.transfer = Some(grant.transfer.clone());
+        receipt.release = Some(id.clone());
+        receipt
+    }
+
+    /// The offer of an agreement, verified again: nothing in a row is trusted for being there.
+    pub(super) fn agreed_offer(&self, agreement: &AgreementRow) -> Result<Offer, Refusal> {
+        let provider = &agreement.agreement.provider.did;
+        let offer = crate::offer::verify(&agreement.offer, provider, &agreement.agreement.consumer.did, |kid| {
+            self.verifying_key(kid)
+        })
+        .map_err(refuse("offer-signature"))?;
+        if offer.sha256() != agreement.agreement.offer {
+            return Err(Refusal::new(
+                "offer-mismatch",
+                "the agreement is about another offer than the one kept with it",
+            ));
+        }
+        // both signatures, over the same content, before every release and use
+        for (jws, signer) in [
+            (Some(&agreement.by_provider), provider),
+            (agreement.by_consumer.as_ref(), &agreement.agreement.consumer.did),
+        ] {
+            let jws = jws.ok_or_else(|| Refusal::new("agreement-unsigned", "the agreement lacks a signature"))?;
+            let signed = crate::agreement::verify(jws, signer, |kid| self.verifying_key(kid))
+                .map_err(refuse("agreement-signature"))?;
+            if *signed.payload() != agreement.agreement {
+                return Err(Refusal::new("agreement-mismatch", "the parties signed different agreements"));
+            }
+        }
+        Ok(offer.into_payload())
+    }
+
+    /// Ends the wait for an acknowledgement that lapsed; the count stays spent.
+    pub async fn lift_release(&self, id: &ReleaseId) -> Result<(), Refusal> {
+        retry!(self.lift_once(id))
+    }
+
+    async fn lift_once(&self, id: &ReleaseId) -> Result<(), Refusal> {
+        let row = read::<ReleaseRow>(&*self.store, &ReleaseRow::key(id)).await.map_err(refuse("store-unreadable"))?;
+        let Some(release) = row.value.clone() else {
+            return Err(Refusal::new("release-unknown", format!("no release has the id `{id}`")));
+        };
+        let (agreement_row, mut agreement) = self.agreement(&release.agreement).await?;
+        if release.state != ReleaseState::Lapsed {
+            return Err(Refusal::new(
+                "release-not-lapsed",
+                format!("only a release whose deadline ({}) has passed can be lifted", release.deadline),
+            ));
+        }
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Lifted, Some(&agreement));
+        receipt.release = Some(id.clone());
+        receipt.refers = Some(release.released.sha256());
+        self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        if agreement.open.as_ref().is_some_and(|open| open.id == *id) {
+            agreement.open = None;
+        }
+        commit.put(&agreement_row, &agreement).map_err(refuse("internal"))?;
+        commit.put(&row, &ReleaseRow { state: ReleaseState::Lifted, ..release }).map_err(refuse("internal"))?;
+        self.commit(commit).await.map(|_| ())
+    }
+
+    /// Closes an open release whose deadline has passed: its count stays spent, the agreement stays blocked.
+    pub(super) async fn lapse(&self, id: &ReleaseId) -> Result<(), Refusal> {
+        let row = read::<ReleaseRow>(&*self.store, &ReleaseRow::key(id)).await.map_err(refuse("store-unreadable"))?;
+        let Some(release) = row.value.clone() else { return Ok(()) };
+        let now = self.clock.now();
+        if release.state != ReleaseState::Open || now < release.deadline {
+            return Ok(());
+        }
+        let (agreement_row, mut agreement) = self.agreement(&release.agreement).await?;
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Lapsed, Some(&agreement));
+        receipt.release = Some(id.clone());
+        receipt.refers = Some(release.released.sha256());
+        self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        if let Some(open) = agreement.open.as_mut().filter(|open| open.id == *id) {
+            open.lapsed = true;
+        }
+        commit.put(&agreement_row, &agreement).map_err(refuse("internal"))?;
+        commit.put(&row, &ReleaseRow { state: ReleaseState::Lapsed, ..release }).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        self.dataplane.forget(id);
+        Ok(())
+    }
+}
+
+fn no_open_release(agreement: &AgreementRow) -> Result<(), Refusal> {
+    match &agreement.open {
+        None => Ok(()),
+        Some(open) if open.lapsed => Err(Refusal::new(
+            "release-lapsed",
+            format!(
+                "release {} was never acknowledged until {}: acknowledge it, or ask the provider's steward to lift it",
+                open.id, open.deadline
+            ),
+        )),
+        Some(open) => Err(Refusal::new(
+            "release-open",
+            format!("release {} waits for its acknowledgement until {}; acknowledge it first", open.id, open.deadline),
+        )),
+    }
+}
+
+fn no_reason() -> Refusal {
+    Refusal::new("policy-no-permit", "the policy did not allow it")
+}

@@ -1,0 +1,189 @@
+//! Revoke: a provider ends an agreement; a consumer that learns of it destroys its keys.
+
+use crate::{
+    agreement::{AgreementState, Status},
+    crypto::jws::{self, Typ},
+    error::Refusal,
+    exchange::{Exchange, refuse, retry, rows::TransferRow, use_copy::consumes},
+    id::{AgreementId, Did, Pid},
+    identity::{Peer, PeerState},
+    protocol::{
+        Party, TransferState,
+        extension::{HalvesRequest, StatusAnswer},
+    },
+    receipt::{Commit, Kind, PartnerHalf, list, read},
+    vault::{CopyRow, CopyState},
+};
+use std::time::Duration;
+
+impl Exchange {
+    // === the provider ===
+
+    /// Ends an agreement: no release, no stream, no key from this commit on; the consumer is told.
+    pub async fn revoke_agreement(&self, id: &AgreementId, reason: &str) -> Result<(), Refusal> {
+        let done = retry!(self.revoke_once(id, reason));
+        self.post();
+        done
+    }
+
+    async fn revoke_once(&self, id: &AgreementId, reason: &str) -> Result<(), Refusal> {
+        let (row, mut agreement) = self.agreement(id).await?;
+        if agreement.ours != Party::Provider {
+            return Err(Refusal::new("agreement-not-ours", "only its provider can revoke an agreement"));
+        }
+        if agreement.state == AgreementState::Revoked {
+            return Err(Refusal::new("agreement-revoked", format!("agreement {id} was revoked before")));
+        }
+        let why = Refusal::new("agreement-revoked", reason.chars().take(500).collect::<String>());
+        agreement.state = AgreementState::Revoked;
+        agreement.ended = Some(why.clone());
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Revoked, Some(&agreement));
+        receipt.reason = Some(why.clone());
+        let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        self.tell_half(&mut commit, &agreement, &agreement.negotiation, Kind::Revoked, jws)?;
+        for pid in self.running_transfers(|row| row.agreement == *id).await? {
+            self.terminate_transfer(&mut commit, &pid, &why).await?;
+        }
+        commit.put(&row, &agreement).map_err(refuse("internal"))?;
+        self.commit(commit).await.map(|_| ())
+    }
+
+    /// Revokes a peer: its connections are cut, and it is nobody at its next request.
+    pub async fn revoke_peer(&self, did: &Did, reason: &str) -> Result<(), Refusal> {
+        let row = read::<Peer>(&*self.store, &Peer::key(did)).await.map_err(refuse("store-unreadable"))?;
+        let Some(mut peer) = row.value.clone() else {
+            return Err(Refusal::new("peer-unknown", format!("`{did}` is not a peer")));
+        };
+        peer.state = PeerState::Revoked;
+        let why = Refusal::new("peer-revoked", reason.chars().take(500).collect::<String>());
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Revoked, None);
+        receipt.consumer = Some(did.clone().into());
+        receipt.reason = Some(why.clone());
+        self.node_receipt(&mut commit, receipt)?;
+        for pid in self.running_transfers(|row| row.peer == *did).await? {
+            self.terminate_transfer(&mut commit, &pid, &why).await?;
+        }
+        commit.put(&row, &peer).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        for spki in &peer.statement.tls {
+            self.connections.cut(spki);
+        }
+        Ok(())
+    }
+
+    async fn running_transfers(&self, of: impl Fn(&TransferRow) -> bool) -> Result<Vec<Pid>, Refusal> {
+        let rows = list::<TransferRow>(&*self.store, TransferRow::PREFIX.as_bytes(), None, 1_000_000)
+            .await
+            .map_err(refuse("store-unreadable"))?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| row.value)
+            .filter(|row| !matches!(row.state, TransferState::Completed | TransferState::Terminated) && of(row))
+            .map(|row| row.pid)
+            .collect())
+    }
+
+    /// The signed state of an agreement, for its consumer.
+    pub(super) async fn status_for(&self, peer: &Did, id: &AgreementId) -> Result<StatusAnswer, Refusal> {
+        let unknown = || Refusal::new("agreement-unknown", "there is no such agreement of this participant");
+        let (_, agreement) = self
+            .agreement(id)
+            .await
+            .map_err(|refusal| if refusal.is("agreement-unknown") { unknown() } else { refusal })?;
+        if agreement.ours != Party::Provider || agreement.peer() != peer {
+            return Err(unknown());
+        }
+        let now = self.clock.now();
+        let state = match agreement.in_force(now) {
+            Err(refusal) if refusal.is("agreement-expired") => AgreementState::Expired,
+            _ => agreement.state,
+        };
+        let status = Status {
+            v: 1,
+            agreement: id.clone(),
+            state,
+            issued_at: now,
+            valid_until: now.plus(Duration::from_secs(agreement.agreement.freshness_seconds)),
+        };
+        let status = jws::sign(Typ::Status, &self.keys.signing_kid(), &self.keys.signing, &status)
+            .map_err(refuse("internal"))?;
+        Ok(StatusAnswer { status })
+    }
+
+    // === halves, and what they tell ===
+
+    /// Keeps the partner's halves; a `revoked` by the provider ends the agreement here.
+    pub(super) async fn take_halves(&self, peer: &Did, body: HalvesRequest) -> Result<(), Refusal> {
+        for half in body.halves {
+            let unknown = || Refusal::new("agreement-unknown", "there is no such agreement with this participant");
+            let (_, agreement) = self
+                .agreement(&half.agreement)
+                .await
+                .map_err(|refusal| if refusal.is("agreement-unknown") { unknown() } else { refusal })?;
+            if agreement.peer() != peer {
+                return Err(unknown());
+            }
+            let receipt = crate::receipt::verify(&half.jws, peer, |kid| self.peers.verifying_key(kid))
+                .map_err(refuse("receipt-signature"))?
+                .into_payload();
+            if receipt.agreement.as_ref() != Some(&half.agreement) || receipt.kind.as_str() != half.kind {
+                return Err(Refusal::new("receipt-mismatch", "the receipt is not what it is said to be"));
+            }
+            let mut commit = Commit::new();
+            commit.half(PartnerHalf {
+                agreement: half.agreement.clone(),
+                kind: half.kind,
+                jws: half.jws,
+                index: half.index,
+                number: half.number,
+            });
+            self.commit(commit).await?;
+            if receipt.kind == Kind::Revoked && consumes(&agreement) {
+                let why =
+                    receipt.reason.unwrap_or_else(|| Refusal::new("agreement-revoked", "the provider gave no reason"));
+                self.learn_of_revocation(&half.agreement, why).await?;
+            }
+        }
+        self.post();
+        Ok(())
+    }
+
+    /// The consumer knows: nothing is used any more, and the keys of its copies are destroyed.
+    pub(super) async fn learn_of_revocation(&self, id: &AgreementId, why: Refusal) -> Result<(), Refusal> {
+        retry!(self.mark_revoked(id, &why))?;
+        for copy in self.copies(Some(id)).await? {
+            if matches!(copy.value().state, CopyState::Destroyed) {
+                continue;
+            }
+            let (_, agreement) = self.agreement(id).await?;
+            self.vault.destroy(&copy.value().id).map_err(refuse("vault-unreadable"))?;
+            let row = CopyRow { state: CopyState::Destroyed, ..copy.value().clone() };
+            let mut commit = Commit::new();
+            let mut receipt = self.receipt(Kind::Deleted, Some(&agreement));
+            receipt.release.clone_from(&row.release);
+            receipt.refers = row.released.as_ref().map(jws::Jws::sha256);
+            receipt.reason = Some(Refusal::new(
+                "key-destroyed",
+                "the keying material of this copy was overwritten and removed; what remains is ciphertext",
+            ));
+            let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
+            self.tell_half(&mut commit, &agreement, &row.transfer, Kind::Deleted, jws)?;
+            self.keep(copy, row, commit).await?;
+        }
+        Ok(())
+    }
+
+    async fn mark_revoked(&self, id: &AgreementId, why: &Refusal) -> Result<(), Refusal> {
+        let (row, mut agreement) = self.agreement(id).await?;
+        if agreement.state == AgreementState::Revoked {
+            return Ok(());
+        }
+        agreement.state = AgreementState::Revoked;
+        agreement.ended = Some(why.clone());
+        let mut commit = Commit::new();
+        commit.put(&row, &agreement).map_err(refuse("internal"))?;
+        self.commit(commit).await.map(|_| ())
+    }
+}

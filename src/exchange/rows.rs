@@ -1,0 +1,262 @@
+//! The rows that only the walks write: negotiations, transfers, messages seen, messages to send.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::jws::Jws,
+    error::Refusal,
+    id::{AgreementId, DatasetId, Did, MessageId, OfferId, Pid, ReceiptId, ReleaseId, Sha256},
+    protocol::{NegotiationState, Party, TransferState},
+    receipt::row_key,
+    time::Timestamp,
+};
+
+/// A contract negotiation of ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NegotiationRow {
+    /// Our pid.
+    pub pid: Pid,
+    /// The peer's, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_pid: Option<Pid>,
+    /// The side that we are on.
+    pub ours: Party,
+    /// The other party.
+    pub peer: Did,
+    /// Where its messages go.
+    pub callback: String,
+    /// Where it stands.
+    pub state: NegotiationState,
+    /// The offer that it is about.
+    pub offer: Jws,
+    /// Its id.
+    pub offer_id: OfferId,
+    /// Its dataset.
+    pub dataset: DatasetId,
+    /// The agreement, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<AgreementId>,
+    /// Why it ended, in every state in which it ended otherwise than finalized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Refusal>,
+    /// When it was begun.
+    pub begun: Timestamp,
+    /// When it last moved.
+    pub moved: Timestamp,
+}
+
+impl NegotiationRow {
+    /// Where negotiations lie.
+    pub const PREFIX: &'static str = "n/";
+
+    /// The row's key.
+    pub fn key(pid: &Pid) -> Vec<u8> {
+        row_key(Self::PREFIX, &[pid.as_str()])
+    }
+
+    /// The key that finds a negotiation by the peer's pid.
+    pub fn peer_key(peer: &Did, pid: &Pid) -> Vec<u8> {
+        row_key("np/", &[peer.as_str(), pid.as_str()])
+    }
+
+    /// (consumerPid, providerPid); an unknown one is empty.
+    pub fn pids(&self) -> (Option<Pid>, Option<Pid>) {
+        match self.ours {
+            Party::Consumer => (Some(self.pid.clone()), self.peer_pid.clone()),
+            Party::Provider => (self.peer_pid.clone(), Some(self.pid.clone())),
+        }
+    }
+}
+
+/// A transfer process of ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferRow {
+    /// Our pid.
+    pub pid: Pid,
+    /// The peer's, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_pid: Option<Pid>,
+    /// The side that we are on.
+    pub ours: Party,
+    /// The other party.
+    pub peer: Did,
+    /// Where its messages go.
+    pub callback: String,
+    /// Where it stands.
+    pub state: TransferState,
+    /// Under which agreement.
+    pub agreement: AgreementId,
+    /// `HttpData-PULL`.
+    pub format: String,
+    /// Where the data is, and the token for it (consumer).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// Why it ended or was suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Refusal>,
+    /// When it was begun.
+    pub begun: Timestamp,
+    /// When it last moved.
+    pub moved: Timestamp,
+}
+
+/// What a transfer start message told the consumer.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Where releases are asked for.
+    pub url: String,
+    /// The name, in the home's `tokens` folder, of the file that holds the token.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl TransferRow {
+    /// Where transfers lie.
+    pub const PREFIX: &'static str = "t/";
+
+    /// The row's key.
+    pub fn key(pid: &Pid) -> Vec<u8> {
+        row_key(Self::PREFIX, &[pid.as_str()])
+    }
+
+    /// The key that finds a transfer by the peer's pid.
+    pub fn peer_key(peer: &Did, pid: &Pid) -> Vec<u8> {
+        row_key("tp/", &[peer.as_str(), pid.as_str()])
+    }
+
+    /// (consumerPid, providerPid); an unknown one is empty.
+    pub fn pids(&self) -> (Option<Pid>, Option<Pid>) {
+        match self.ours {
+            Party::Consumer => (Some(self.pid.clone()), self.peer_pid.clone()),
+            Party::Provider => (self.peer_pid.clone(), Some(self.pid.clone())),
+        }
+    }
+}
+
+/// A message that was taken: the same `@id` from the same peer gets the same answer, and changes nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// The process that it was about (ours).
+    pub process: Pid,
+    /// The answer's body.
+    pub answer: serde_json::Value,
+}
+
+impl Seen {
+    /// The row's key.
+    pub fn key(peer: &Did, message: &MessageId) -> Vec<u8> {
+        row_key("m/", &[peer.as_str(), message.as_str()])
+    }
+}
+
+/// A message that waits in the outbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Letter {
+    /// Orders letters; the row key's tail.
+    pub seq: u64,
+    /// To whom.
+    pub peer: Did,
+    /// The process of ours that it belongs to: letters of one process go out in order.
+    pub process: Pid,
+    /// What kind of process that is.
+    pub about: About,
+    /// The whole address.
+    pub url: String,
+    /// The body.
+    pub body: serde_json::Value,
+    /// Whether it ends the process: nothing follows from its failing.
+    pub last: bool,
+    /// The token that goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenSpec>,
+    /// Not before.
+    pub due: Timestamp,
+    /// Given up after.
+    pub give_up: Timestamp,
+}
+
+/// All that a token is made from but the key: signatures are deterministic, so that it is the same at each attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenSpec {
+    /// The transfer (our pid).
+    pub transfer: Pid,
+    /// Which of its tokens.
+    pub jti: String,
+    /// The certificate it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Sha256>,
+    /// When it was issued.
+    pub issued: Timestamp,
+}
+
+/// What a letter belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum About {
+    /// A contract negotiation.
+    Negotiation,
+    /// A transfer process.
+    Transfer,
+    /// The other half of a receipt, a statement: nothing follows from its answer.
+    Notice,
+}
+
+impl Letter {
+    /// Where letters lie.
+    pub const PREFIX: &'static str = "x/";
+
+    /// The row's key: by time of writing.
+    pub fn key(seq: u64) -> Vec<u8> {
+        let mut key = Self::PREFIX.as_bytes().to_vec();
+        key.extend_from_slice(&seq.to_be_bytes());
+        key
+    }
+}
+
+/// Where what a receipt commits to is kept.
+pub fn content_key(receipt: &ReceiptId, name: &str) -> Vec<u8> {
+    row_key("c/", &[receipt.as_str(), name])
+}
+
+/// Deadlines of releases that wait for an acknowledgement; follows the store.
+#[derive(Default)]
+pub struct OpenReleases(std::sync::Mutex<std::collections::HashMap<ReleaseId, Timestamp>>);
+
+impl OpenReleases {
+    /// Those whose deadline has passed.
+    pub fn due(&self, now: Timestamp) -> Vec<ReleaseId> {
+        let open = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        open.iter().filter(|(_, deadline)| **deadline <= now).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// No longer watched.
+    pub fn done(&self, id: &ReleaseId) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(id);
+    }
+}
+
+impl crate::receipt::Mirror for OpenReleases {
+    fn applied(&self, key: &[u8], value: Option<&[u8]>) {
+        if !key.starts_with(crate::dataplane::ReleaseRow::PREFIX.as_bytes()) {
+            return;
+        }
+        let Some(row) = value.and_then(|bytes| serde_json::from_slice::<crate::dataplane::ReleaseRow>(bytes).ok())
+        else {
+            return;
+        };
+        let mut open = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match row.state {
+            crate::dataplane::ReleaseState::Open => open.insert(row.id, row.deadline),
+            _ => open.remove(&row.id),
+        };
+    }
+}

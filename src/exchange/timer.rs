@@ -1,0 +1,73 @@
+//! The timer: deadlines of open releases, and the receipt of refusals that were only counted.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Refusal,
+    exchange::Exchange,
+    receipt::{Commit, Kind},
+};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between receipts of counted refusals.
+const FLUSH: u32 = 60;
+
+/// Does what is due.
+pub struct Timer(Exchange);
+
+impl Timer {
+    /// A timer over these walks.
+    pub const fn new(exchange: Exchange) -> Self {
+        Self(exchange)
+    }
+
+    /// Ticks until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = 0_u32;
+        while tokio::time::timeout(TICK, stop.cancelled()).await.is_err() {
+            ticks += 1;
+            if let Err(refusal) = self.deadlines().await {
+                tracing::error!(%refusal, "deadlines could not be looked at");
+            }
+            if ticks.is_multiple_of(FLUSH)
+                && let Err(refusal) = self.0.flush_refusals().await
+            {
+                tracing::error!(%refusal, "counted refusals could not be recorded");
+            }
+        }
+        let _ = self.0.flush_refusals().await;
+    }
+
+    async fn deadlines(&self) -> Result<(), Refusal> {
+        let now = self.0.clock.now();
+        for id in self.0.open_releases.due(now) {
+            match self.0.lapse(&id).await {
+                Ok(()) => self.0.open_releases.done(&id),
+                Err(refusal) => {
+                    tracing::error!(release = %id, %refusal, "a release could not be closed at its deadline")
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Exchange {
+    /// One receipt for all refusals that got none of their own.
+    async fn flush_refusals(&self) -> Result<(), Refusal> {
+        let counted = self.refusals.take();
+        if counted == 0 {
+            return Ok(());
+        }
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Denied, None);
+        receipt.counted = Some(counted);
+        receipt.reason =
+            Some(Refusal::new("refusals-counted", "refusals over budget, or of callers that nobody knows"));
+        self.node_receipt(&mut commit, receipt)?;
+        self.commit(commit).await.map(|_| ())
+    }
+}

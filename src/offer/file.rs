@@ -1,0 +1,172 @@
+//! `offer.toml`: how a steward describes an offer.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{
+    id::{DatasetId, Did, OfferId},
+    time::Timestamp,
+};
+
+/// Why an offer file can't be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferFileError {
+    /// The file, or the policy beside it, can't be read.
+    #[error("{path} can't be read: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        error: std::io::Error,
+    },
+    /// Not TOML, or an unknown or missing key; with line and column.
+    #[error("{path}: {error}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Position and reason.
+        error: String,
+    },
+    /// Something that this build does not do.
+    #[error("{path}: `{key} = \"{value}\"` is not available in this version: {hint}")]
+    NotYet {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What to do instead.
+        hint: &'static str,
+    },
+}
+
+/// The file, parsed; relative paths resolved against the file's own folder where they name policies.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfferFile {
+    /// The offer's id: publishing again under the same id makes the next version.
+    pub id: OfferId,
+    /// What is offered.
+    pub dataset: DatasetSection,
+    /// On what terms.
+    pub policy: PolicySection,
+    /// For whom; absent means open to whom the policy lets discover it.
+    #[serde(default)]
+    pub audience: Option<Audience>,
+    /// From when; default: now.
+    #[serde(default)]
+    pub valid_from: Option<Timestamp>,
+    /// Until when.
+    #[serde(default)]
+    pub valid_until: Option<Timestamp>,
+    /// `auto` or `manual`.
+    #[serde(default = "auto")]
+    approval: String,
+    /// How old, in seconds, the provider's status statement may be when the consumer uses the data.
+    #[serde(default = "a_day")]
+    pub freshness_seconds: u64,
+}
+
+/// `[dataset]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetSection {
+    /// The dataset's id.
+    pub id: DatasetId,
+    /// A title for people.
+    pub title: String,
+    /// What it is and where it comes from.
+    #[serde(default)]
+    pub description: String,
+    /// The file, below one of the operator's roots.
+    pub source: String,
+    /// `csv`.
+    #[serde(default = "csv")]
+    pub format: String,
+    /// The collection that it belongs to.
+    #[serde(default)]
+    pub collection: Option<String>,
+    /// Classification: a text of the steward's (`general`, `important`).
+    #[serde(default)]
+    pub classification: Option<String>,
+    /// Quality statement.
+    #[serde(default)]
+    pub quality: Option<String>,
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySection {
+    /// A Cedar file beside the offer file.
+    pub file: PathBuf,
+    /// Obligations that hold whatever permit matched.
+    #[serde(default)]
+    pub floor: String,
+}
+
+/// `[audience]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audience {
+    /// The recipients for whom the offer is sealed.
+    pub sealed_for: Vec<Did>,
+}
+
+fn auto() -> String {
+    "auto".into()
+}
+
+fn csv() -> String {
+    "csv".into()
+}
+
+fn a_day() -> u64 {
+    24 * 3600
+}
+
+impl OfferFile {
+    /// Reads the file and the text of its policy.
+    pub fn load(path: &Path) -> Result<(Self, String), OfferFileError> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| OfferFileError::Read { path: path.to_owned(), error })
+        };
+        let text = read(path)?;
+        let mut offer: Self = toml::from_str(&text)
+            .map_err(|error| OfferFileError::Parse { path: path.to_owned(), error: error.to_string() })?;
+        let not_yet = |key, value: &str, hint| OfferFileError::NotYet {
+            path: path.to_owned(),
+            key,
+            value: value.to_owned(),
+            hint,
+        };
+        if offer.approval != "auto" {
+            return Err(not_yet("approval", &offer.approval, "write approval = \"auto\" and let the policy decide"));
+        }
+        if offer.dataset.source.contains("://") {
+            return Err(not_yet(
+                "dataset.source",
+                &offer.dataset.source,
+                "give a file below one of the roots in counterseal.toml",
+            ));
+        }
+        if offer.audience.as_ref().is_some_and(|audience| audience.sealed_for.is_empty()) {
+            return Err(OfferFileError::Parse {
+                path: path.to_owned(),
+                error: "audience.sealed_for is empty: name a recipient, or leave [audience] out to publish openly"
+                    .into(),
+            });
+        }
+        if offer.freshness_seconds == 0 {
+            return Err(OfferFileError::Parse {
+                path: path.to_owned(),
+                error: "freshness_seconds = 0: a status can't be newer than that; give at least 1".into(),
+            });
+        }
+        offer.policy.file = path.parent().unwrap_or(Path::new(".")).join(&offer.policy.file);
+        let policy = read(&offer.policy.file)?;
+        Ok((offer, policy))
+    }
+}

@@ -1,0 +1,135 @@
+//! Offers as the provider keeps them: rows `o/…`, and the view of them in memory.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crypto::jws::Jws,
+    id::{DatasetId, Did, OfferId, Sha256, SnapshotId},
+    offer::Offer,
+    policy::Slice,
+    receipt::{Mirror, row_key},
+    time::Timestamp,
+};
+
+/// Where offers lie in the store.
+pub const PREFIX: &str = "o/";
+
+/// The row's key.
+pub fn key(id: &OfferId) -> Vec<u8> {
+    row_key(PREFIX, &[id.as_str()])
+}
+
+/// One offer of ours, in its newest version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OfferRow {
+    /// Counts from 1 under one offer id.
+    pub version: u64,
+    /// The file, below a root.
+    pub source: String,
+    /// `csv`.
+    pub format: String,
+    /// The source's state when this version was published.
+    pub snapshot: SnapshotId,
+    /// When.
+    pub published: Timestamp,
+    /// When it was withdrawn, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Timestamp>,
+    /// The offer itself; without `aud`, which each sealed version adds.
+    pub offer: Offer,
+    /// One JWS for everybody, or one for each recipient.
+    pub signed: Vec<SignedOffer>,
+}
+
+/// A signed version, for everybody (`aud` absent) or for one recipient.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SignedOffer {
+    /// The recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<Did>,
+    /// The offer, signed.
+    pub jws: Jws,
+}
+
+impl OfferRow {
+    /// Whether each recipient gets a sealed version of its own.
+    pub fn sealed(&self) -> bool {
+        self.signed.iter().any(|signed| signed.aud.is_some())
+    }
+
+    /// The version that `peer` may see, if there is one.
+    pub fn version_for(&self, peer: &Did) -> Option<&SignedOffer> {
+        self.signed.iter().find(|signed| signed.aud.as_ref().is_none_or(|aud| aud == peer))
+    }
+}
+
+/// An offer that can be decided on: its row and its compiled slice.
+#[derive(Debug)]
+pub struct LiveOffer {
+    /// The row.
+    pub row: OfferRow,
+    /// The slice; an error means that nobody may have it.
+    pub slice: Result<Arc<Slice>, String>,
+}
+
+/// All offers of ours, by id; follows the store.
+#[derive(Default)]
+pub struct Offers(RwLock<HashMap<Vec<u8>, Arc<LiveOffer>>>);
+
+impl Offers {
+    /// The offer with this id.
+    pub fn get(&self, id: &OfferId) -> Option<Arc<LiveOffer>> {
+        self.read().get(&key(id)).cloned()
+    }
+
+    /// The standing offers of this dataset.
+    pub fn of_dataset(&self, dataset: &DatasetId) -> Vec<Arc<LiveOffer>> {
+        self.all().into_iter().filter(|live| live.row.offer.dataset.id == *dataset).collect()
+    }
+
+    /// The offer one of whose signed versions has this hash.
+    pub fn by_hash(&self, hash: &Sha256) -> Option<Arc<LiveOffer>> {
+        self.read().values().find(|live| live.row.signed.iter().any(|signed| signed.jws.sha256() == *hash)).cloned()
+    }
+
+    /// All that are not withdrawn, by dataset and offer id.
+    pub fn all(&self) -> Vec<Arc<LiveOffer>> {
+        let mut all: Vec<_> = self.read().values().filter(|live| live.row.withdrawn.is_none()).cloned().collect();
+        all.sort_by(|a, b| (&a.row.offer.dataset.id, &a.row.offer.id).cmp(&(&b.row.offer.dataset.id, &b.row.offer.id)));
+        all
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Vec<u8>, Arc<LiveOffer>>> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Mirror for Offers {
+    fn applied(&self, key: &[u8], value: Option<&[u8]>) {
+        if !key.starts_with(PREFIX.as_bytes()) {
+            return;
+        }
+        let live = value.and_then(|bytes| match serde_json::from_slice::<OfferRow>(bytes) {
+            Ok(row) => {
+                let slice = row.offer.slice().map(Arc::new).map_err(|error| error.to_string());
+                Some(Arc::new(LiveOffer { row, slice }))
+            }
+            Err(error) => {
+                // fail closed: an offer that can't be read is no offer
+                tracing::error!(%error, "an offer's row can't be read; nobody gets it");
+                None
+            }
+        });
+        let mut offers = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match live {
+            Some(live) => offers.insert(key.to_vec(), live),
+            None => offers.remove(key),
+        };
+    }
+}

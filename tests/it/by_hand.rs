@@ -1,0 +1,165 @@
+//! README's walk, with separate processes and two homes.
+
+use std::{fs, time::Duration};
+
+use serde_json::Value;
+
+use crate::house::{COHORT, House, agreed, paired, publish_cohort};
+
+#[test]
+fn the_whole_walk_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hospital, mut research) = paired(folder.path());
+    publish_cohort(&hospital, &research.did);
+    let catalog = research.json(&["catalog", &hospital.did]);
+    assert_eq!((catalog[0]["dataset"].as_str(), catalog[0]["sealed"].as_bool()), (Some(COHORT), Some(true)));
+    assert!(catalog[0]["title"].is_null(), "a sealed offer's title is inside");
+
+    let agreement = research.json(&["negotiate", &hospital.did, COHORT])["agreement"].as_str().unwrap().to_owned();
+    let fetched = research.json(&["fetch", &agreement, "--purpose", "research"]);
+    assert_eq!(fetched["event"], "opened");
+    let plain = research.ok(&["use", COHORT, "--purpose", "research"]);
+    assert_eq!(plain.lines().count(), 687);
+    assert!(plain.lines().next().unwrap().starts_with("id,diagdateb,recdate,age,") && !plain.contains("deathdate"));
+    assert!(plain.contains(",1984,1988,30-39,"));
+    assert_eq!(research.refused(&["use", COHORT, "--purpose", "marketing"]).0, "policy-forbids");
+    assert_eq!(research.json(&["status"])["agreements"], 1);
+
+    let list = hospital.json(&["receipt", "list", "--agreement", &agreement]);
+    let kinds: Vec<&str> =
+        list.as_array().unwrap().iter().map(|stored| stored["receipt"]["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["negotiated", "agreed", "released", "delivered"]);
+    let id = list[2]["receipt"]["id"].as_str().unwrap();
+    let shown: Value = serde_json::from_str(&hospital.ok(&["receipt", "show", id])).unwrap();
+    assert_eq!(shown["receipt"]["decision"]["verdict"], "allow");
+    assert_eq!(shown["halves"][0]["kind"], "acknowledged", "the partner's half that answers it");
+
+    hospital.json(&["agreement", "revoke", &agreement, "--reason", "the vote was withdrawn"]);
+    let (code, sentence) = until(|| {
+        let refused = research.refused_or_none(&["use", COHORT, "--purpose", "research"])?;
+        (refused.0 == "agreement-revoked").then_some(refused)
+    });
+    assert!(sentence.contains("the vote was withdrawn"), "{code}: {sentence}");
+
+    let (a, b) = (hospital.path("export.json"), research.path("export.json"));
+    let trust = [hospital.path("invitation.json"), research.path("invitation.json")];
+    until(|| {
+        hospital.json(&["receipt", "export", "--out", &a]);
+        research.json(&["receipt", "export", "--out", &b]);
+        let matched = hospital.run(&["receipt", "match", &a, &b, "--trust", &trust[0], "--trust", &trust[1]]);
+        matched.status.success().then_some(())
+    });
+    // offline: both are stopped
+    hospital.stop();
+    research.stop();
+    let verify = |file: &str, trust: &[&str]| {
+        let mut args = vec!["receipt", "verify", file];
+        trust.iter().for_each(|path| args.extend(["--trust", path]));
+        hospital.run(&args)
+    };
+    assert_eq!(verify(&a, &[&trust[0], &trust[1]]).status.code(), Some(0));
+    assert_eq!(verify(&a, &[]).status.code(), Some(3), "consistent, keys unproven");
+    assert_eq!(verify(&a, &[&trust[0]]).status.code(), Some(3), "the partner's keys are unproven");
+}
+
+#[test]
+fn any_receipt_that_is_changed_removed_or_moved_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hospital, research) = paired(folder.path());
+    let agreement = agreed(&hospital, &research);
+    research.json(&["fetch", &agreement, "--purpose", "research"]);
+    let file = hospital.path("export.json");
+    hospital.json(&["receipt", "export", "--agreement", &agreement, "--out", &file]);
+    let trust = [hospital.path("invitation.json"), research.path("invitation.json")];
+    let bundle: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let verify = |bundle: &Value| {
+        let forged = hospital.write("forged.json", &bundle.to_string());
+        let output = hospital.run(&["receipt", "verify", &forged, "--trust", &trust[0], "--trust", &trust[1]]);
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(verify(&bundle).0, 0);
+    let count = bundle["receipts"].as_array().unwrap().len();
+    assert_eq!(count, 3);
+    for index in 0..count {
+        let mut removed = bundle.clone();
+        removed["receipts"].as_array_mut().unwrap().remove(index);
+        let (code, text) = verify(&removed);
+        assert!(code == 4 && text.contains("receipt-missing"), "receipt {index} removed: {text}");
+        let mut twice = bundle.clone();
+        let copy = twice["receipts"][index].clone();
+        twice["receipts"].as_array_mut().unwrap().push(copy);
+        assert_eq!(verify(&twice).0, 4, "receipt {index} twice");
+        let mut flipped = bundle.clone();
+        let jws = flipped["receipts"][index]["jws"].as_str().unwrap().to_owned();
+        // the first receipt about the agreement is in the node's own series, and not in this export
+        let list = hospital.json(&["receipt", "list", "--agreement", &agreement]);
+        let id = list[index + 1]["receipt"]["id"].as_str().unwrap().to_owned();
+        let at = jws.len() - 30;
+        let changed = format!("{}{}{}", &jws[..at], if &jws[at..=at] == "A" { "B" } else { "A" }, &jws[at + 1..]);
+        flipped["receipts"][index]["jws"] = changed.into();
+        let (code, text) = verify(&flipped);
+        assert!(code == 4 && text.contains(&id), "names the receipt {id}: {text}");
+    }
+    let mut swapped = bundle.clone();
+    let (first, second) = (bundle["receipts"][0]["number"].clone(), bundle["receipts"][1]["number"].clone());
+    swapped["receipts"][0]["number"] = second;
+    swapped["receipts"][1]["number"] = first;
+    assert_eq!(verify(&swapped).0, 4, "numbers swapped");
+    let mut entry = bundle.clone();
+    let entries = entry["entries"].as_array_mut().unwrap();
+    entries.swap(0, 1);
+    assert_eq!(verify(&entry).0, 4, "entries swapped");
+    let mut shorter = bundle.clone();
+    shorter["entries"].as_array_mut().unwrap().pop();
+    assert_eq!(verify(&shorter).0, 4, "an entry removed");
+}
+
+#[test]
+fn a_killed_connector_has_everything_that_it_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hospital, mut research) = paired(folder.path());
+    let agreement = agreed(&hospital, &research);
+    research.json(&["fetch", &agreement, "--purpose", "research"]);
+    let before = hospital.json(&["receipt", "list", "--agreement", &agreement]);
+    hospital.kill();
+    research.kill();
+    // the ports are the system's to pick: the statements change with them, and the peers are told when both are up
+    hospital.serve();
+    research.serve();
+    assert_eq!(hospital.json(&["receipt", "list", "--agreement", &agreement]), before);
+    assert_eq!(research.json(&["copies"])[0]["state"], "held");
+}
+
+#[test]
+fn public_url_and_the_environment_are_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut house = House::new(folder.path(), "hospital");
+    house.serve_with(&[], &[("COUNTERSEAL_LISTEN_PUBLIC_URL", "https://data.hospital.example/dsp/")]);
+    assert_eq!(house.json(&["status"])["endpoint"], "https://data.hospital.example/dsp");
+}
+
+/// Waits for what the outbox brings.
+fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..300 {
+        if let Some(found) = found() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("waited 15 s in vain")
+}
+
+impl House {
+    /// The refusal, if there is one.
+    fn refused_or_none(&self, args: &[&str]) -> Option<(String, String)> {
+        let mut all = vec!["--json"];
+        all.extend(args);
+        let output = self.run(&all);
+        if output.status.success() {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let value: Value = serde_json::from_str(text.lines().last()?).ok()?;
+        Some((value["code"].as_str()?.to_owned(), value["reason"].as_str()?.to_owned()))
+    }
+}
