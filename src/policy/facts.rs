@@ -120,8 +120,10 @@ pub enum ContextFact {
 /// Who vouches for a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FactSource {
-    /// The connection, the store, the clock, or the operator at pairing.
+    /// The connection, the store or the clock.
     Verified,
+    /// Our operator, at pairing.
+    Operator,
     /// The partner says so of itself.
     Declared,
 }
@@ -153,8 +155,28 @@ impl ContextFact {
     pub const fn source(self) -> FactSource {
         match self {
             Self::Purpose | Self::Application => FactSource::Declared,
-            _ => FactSource::Verified,
+            Self::Region => FactSource::Operator,
+            Self::Now | Self::Count | Self::Agreement | Self::NetworkAddress => FactSource::Verified,
         }
+    }
+
+    /// Whether a value is of the fact's type in the schema. One that isn't equals nothing, so that a `forbid` would
+    /// be stepped around.
+    pub(super) const fn takes(self, value: &Value) -> bool {
+        matches!(
+            (self, value),
+            (Self::Now, Value::Time(_))
+                | (Self::Count, Value::Long(_))
+                | (Self::NetworkAddress, Value::Ip(_))
+                | (Self::Purpose | Self::Agreement | Self::Region | Self::Application, Value::Text(_))
+        )
+    }
+}
+
+/// By name, for messages.
+impl std::fmt::Display for ContextFact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -167,7 +189,7 @@ pub enum Value {
     Long(i64),
     /// Cedar datetime.
     Time(Timestamp),
-    /// Cedar ipaddr.
+    /// Cedar ipaddr; an IPv4 address mapped into IPv6 is taken as the IPv4 address that it is.
     Ip(IpAddr),
 }
 

@@ -8,12 +8,19 @@ use sqlparser::{
     tokenizer::Token,
 };
 
-use crate::policy::{ColumnKind, Columns};
+use crate::policy::{
+    ColumnKind, Columns,
+    problem::{did_you_mean, harmless, nearest},
+};
 
 /// Longest expression, in bytes.
 const MAX_TEXT: usize = 4096;
-/// Deepest nesting.
+/// Deepest nesting of the text.
 const MAX_DEPTH: usize = 32;
+/// Deepest tree, with room for a meet above it: a tree of 60 in JSON is what readers with a limit of 128 take.
+const MAX_TREE: usize = 40;
+/// Digits on each side of a number's point.
+const MAX_DIGITS: usize = 18;
 
 /// Why an expression was not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -25,8 +32,24 @@ pub enum FilterError {
     #[error("`{0}` is not handled in a filter: use comparisons, IN, BETWEEN, IS NULL, AND, OR, NOT")]
     Unsupported(String),
     /// A column that is not there.
-    #[error("the filter names the column `{0}`, which the dataset doesn't have")]
-    Column(String),
+    #[error("the filter names the column `{column}`, which the dataset doesn't have{}", did_you_mean(suggestion.as_deref(), ""))]
+    Column {
+        /// As written.
+        column: String,
+        /// The nearest known one.
+        suggestion: Option<String>,
+    },
+    /// A comparison with the empty text: empty values are unknown, so it is never true.
+    #[error(
+        "`{0}` compared with '' is never true: an empty value is unknown; write `{0} IS NULL` or `{0} IS NOT NULL`"
+    )]
+    Empty(String),
+    /// A number that is not compared exactly.
+    #[error("the number {0} is not handled: write it in full, with at most 18 digits before and after the point")]
+    Number(String),
+    /// Nested too deeply.
+    #[error("the filter is nested too deeply")]
+    Deep,
     /// A comparison between things that can't be compared.
     #[error("the column `{column}` holds {kind}; it can't be compared with {literal}")]
     Kind {
@@ -48,7 +71,7 @@ pub struct Filter {
 }
 
 /// Three-valued, as in SQL: a comparison with an empty value is unknown, and only what is true is selected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FilterExpr {
     /// Both.
@@ -71,7 +94,7 @@ pub enum FilterExpr {
 }
 
 /// How a column is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "=, <>, <, <=, >, >=")]
 pub enum Comparison {
@@ -84,7 +107,7 @@ pub enum Comparison {
 }
 
 /// With what it is compared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Literal {
     /// A number, as it was written.
@@ -108,7 +131,22 @@ impl Filter {
         if parser.peek_token().token != Token::EOF {
             return Err(syntax(format!("`{}` follows it", parser.peek_token())));
         }
-        Ok(Self { tree: tree(&expr, columns)? })
+        let tree = tree(&expr, columns)?;
+        if tree.depth() > MAX_TREE {
+            return Err(FilterError::Deep);
+        }
+        Ok(Self { tree })
+    }
+
+    /// What all of these filters select, in one form whatever their order, each condition once.
+    pub(super) fn meet<'a>(filters: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let mut conditions: Vec<FilterExpr> = Vec::new();
+        for filter in filters {
+            filter.tree.conditions(&mut conditions);
+        }
+        conditions.sort_unstable();
+        conditions.dedup();
+        joined(conditions, FilterExpr::And).map(|tree| Self { tree })
     }
 
     /// The columns that it looks at.
@@ -129,46 +167,84 @@ impl Filter {
     }
 }
 
+impl FilterExpr {
+    fn depth(&self) -> usize {
+        match self {
+            Self::And(a, b) | Self::Or(a, b) => 1 + a.depth().max(b.depth()),
+            Self::Not(a) => 1 + a.depth(),
+            Self::Compare { .. } | Self::IsNull(_) => 1,
+        }
+    }
+
+    /// The conditions that all have to hold.
+    fn conditions(&self, found: &mut Vec<Self>) {
+        match self {
+            Self::And(a, b) => {
+                a.conditions(found);
+                b.conditions(found);
+            }
+            other => found.push(other.clone()),
+        }
+    }
+}
+
+/// One tree of many, as shallow as can be: `AND` and `OR` of three values are associative.
+fn joined(mut parts: Vec<FilterExpr>, join: fn(Box<FilterExpr>, Box<FilterExpr>) -> FilterExpr) -> Option<FilterExpr> {
+    if parts.len() <= 1 {
+        return parts.pop();
+    }
+    let right = joined(parts.split_off(parts.len() / 2), join)?;
+    Some(join(Box::new(joined(parts, join)?), Box::new(right)))
+}
+
 fn tree(expr: &Expr, columns: &Columns) -> Result<FilterExpr, FilterError> {
     let boxed = |expr: &Expr| tree(expr, columns).map(Box::new);
+    let unsupported = |expr: &Expr| FilterError::Unsupported(expr.to_string().chars().take(200).collect());
     Ok(match expr {
         Expr::Nested(inner) => tree(inner, columns)?,
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => FilterExpr::And(boxed(left)?, boxed(right)?),
-        Expr::BinaryOp { left, op: BinaryOperator::Or, right } => FilterExpr::Or(boxed(left)?, boxed(right)?),
+        Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), .. } => {
+            // a chain leans to the left, as long as the text
+            let (mut parts, mut rest) = (Vec::new(), expr);
+            while let Expr::BinaryOp { left, op: same, right } = rest
+                && same == op
+            {
+                parts.push(tree(right, columns)?);
+                rest = left;
+            }
+            parts.push(tree(rest, columns)?);
+            parts.reverse();
+            let join = if *op == BinaryOperator::And { FilterExpr::And } else { FilterExpr::Or };
+            joined(parts, join).ok_or_else(|| unsupported(expr))?
+        }
         Expr::UnaryOp { op: UnaryOperator::Not, expr } => FilterExpr::Not(boxed(expr)?),
         Expr::IsNull(inner) => FilterExpr::IsNull(column(inner, columns)?.0),
         Expr::IsNotNull(inner) => FilterExpr::Not(Box::new(FilterExpr::IsNull(column(inner, columns)?.0))),
         Expr::BinaryOp { left, op, right } => {
-            let op = comparison(op).ok_or_else(|| FilterError::Unsupported(expr.to_string()))?;
+            let op = comparison(op).ok_or_else(|| unsupported(expr))?;
             match literal(right) {
                 Some(value) => compare(left, op, value, columns)?,
                 None => {
-                    let value = literal(left).ok_or_else(|| FilterError::Unsupported(expr.to_string()))?;
+                    let value = literal(left).ok_or_else(|| unsupported(expr))?;
                     compare(right, mirrored(op), value, columns)?
                 }
             }
         }
         Expr::InList { expr: inner, list, negated } => {
-            let mut any: Option<FilterExpr> = None;
-            for item in list {
-                let value = literal(item).ok_or_else(|| FilterError::Unsupported(item.to_string()))?;
-                let one = compare(inner, Comparison::Eq, value, columns)?;
-                any = Some(match any {
-                    None => one,
-                    Some(before) => FilterExpr::Or(Box::new(before), Box::new(one)),
-                });
-            }
-            negate(any.ok_or_else(|| FilterError::Unsupported(expr.to_string()))?, *negated)
+            let parts: Result<Vec<_>, _> = list
+                .iter()
+                .map(|item| compare(inner, Comparison::Eq, literal(item).ok_or_else(|| unsupported(item))?, columns))
+                .collect();
+            negate(joined(parts?, FilterExpr::Or).ok_or_else(|| unsupported(expr))?, *negated)
         }
         Expr::Between { expr: inner, negated, low, high } => {
-            let bound = |expr: &Expr| literal(expr).ok_or_else(|| FilterError::Unsupported(expr.to_string()));
+            let bound = |expr: &Expr| literal(expr).ok_or_else(|| unsupported(expr));
             let both = FilterExpr::And(
                 Box::new(compare(inner, Comparison::Ge, bound(low)?, columns)?),
                 Box::new(compare(inner, Comparison::Le, bound(high)?, columns)?),
             );
             negate(both, *negated)
         }
-        other => return Err(FilterError::Unsupported(other.to_string())),
+        other => return Err(unsupported(other)),
     })
 }
 
@@ -178,11 +254,18 @@ fn negate(expr: FilterExpr, negated: bool) -> FilterExpr {
 
 fn compare(expr: &Expr, op: Comparison, literal: Literal, columns: &Columns) -> Result<FilterExpr, FilterError> {
     let (column, kind) = column(expr, columns)?;
+    let equality = matches!(op, Comparison::Eq | Comparison::Ne);
+    match &literal {
+        Literal::Text(text) if text.is_empty() => return Err(FilterError::Empty(column)),
+        Literal::Number(number) if !is_plain(number) => return Err(FilterError::Number(harmless(number))),
+        _ => {}
+    }
     let fits = match (&literal, kind) {
         (Literal::Number(_), ColumnKind::Integer | ColumnKind::Number) => true,
         (Literal::Text(_), ColumnKind::Text) => true,
         // the order of dates as text is nobody's
-        (Literal::Text(_), ColumnKind::Date | ColumnKind::Boolean) => matches!(op, Comparison::Eq | Comparison::Ne),
+        (Literal::Text(_), ColumnKind::Date) => equality,
+        (Literal::Text(text), ColumnKind::Boolean) => equality && matches!(text.as_str(), "true" | "false"),
         _ => false,
     };
     if fits {
@@ -199,7 +282,10 @@ fn column(expr: &Expr, columns: &Columns) -> Result<(String, ColumnKind), Filter
     match expr {
         Expr::Identifier(name) => match columns.get(&name.value) {
             Some(column) => Ok((column.name.clone(), column.kind)),
-            None => Err(FilterError::Column(name.value.clone())),
+            None => Err(FilterError::Column {
+                column: harmless(&name.value),
+                suggestion: nearest(&name.value, columns.iter().map(|column| column.name.as_str())).map(str::to_owned),
+            }),
         },
         Expr::Nested(inner) => column(inner, columns),
         other => Err(FilterError::Unsupported(other.to_string())),
@@ -215,11 +301,20 @@ fn literal(expr: &Expr) -> Option<Literal> {
             _ => None,
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match literal(expr)? {
-            Literal::Number(number) => Some(Literal::Number(format!("-{number}"))),
-            Literal::Text(_) => None,
+            Literal::Number(number) if !number.starts_with('-') => Some(Literal::Number(format!("-{number}"))),
+            _ => None,
         },
         _ => None,
     }
+}
+
+/// A decimal number in full, of a size that is compared exactly.
+fn is_plain(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    [whole, fraction]
+        .iter()
+        .all(|part| (1..=MAX_DIGITS).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn comparison(op: &BinaryOperator) -> Option<Comparison> {

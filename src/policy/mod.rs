@@ -5,6 +5,7 @@
 //! function of typed [`Facts`]. Does not own where facts come from (`agreement`) or what obligations do to bytes
 //! (`transform`).
 
+mod bounds;
 mod columns;
 mod decide;
 mod facts;
@@ -12,7 +13,10 @@ mod filter;
 mod meet;
 mod obligation;
 mod parse;
+mod problem;
+mod request;
 mod slice;
+mod syntax;
 
 pub use self::{
     columns::{Column, ColumnKind, Columns, ColumnsError},
@@ -21,7 +25,8 @@ pub use self::{
     filter::{Comparison, Filter, FilterError, FilterExpr, Literal},
     meet::{AtLeast, ColumnRule, Obligations},
     obligation::{Obligation, ObligationError},
-    slice::{Clause, PolicyError, PolicySource, SCHEMA, Slice, odrl},
+    problem::PolicyError,
+    slice::{Clause, PolicySource, SCHEMA, Slice, odrl},
 };
 
 #[cfg(test)]

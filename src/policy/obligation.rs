@@ -1,9 +1,16 @@
 //! Obligations as they are written, one by one, checked against the columns.
 
-use crate::policy::{ColumnKind, Columns, Filter, FilterError};
+use crate::policy::{
+    ColumnKind, Columns, Filter, FilterError,
+    problem::{did_you_mean, harmless, nearest},
+};
 
 /// The widest band.
 pub const MAX_BAND: u64 = 1_000_000_000_000;
+/// Most rows of a `limit`: the largest integer that canonical JSON has.
+const MAX_LIMIT: u64 = (1 << 53) - 1;
+/// Longest domain of a `hash`, in bytes.
+const MAX_DOMAIN: usize = 64;
 
 /// One obligation of a permit or a floor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +62,7 @@ pub enum ObligationError {
     #[error("{0}")]
     Syntax(String),
     /// Nothing of that name.
-    #[error("unknown obligation `{name}`{}", suggestion.map(|known| format!("; did you mean `{known}`?")).unwrap_or_default())]
+    #[error("unknown obligation `{name}`{}", did_you_mean(*suggestion, ""))]
     Unknown {
         /// As written.
         name: String,
@@ -74,7 +81,7 @@ pub enum ObligationError {
         takes: &'static str,
     },
     /// A column that is not there.
-    #[error("`{name}` names the column `{column}`, which the dataset doesn't have{}", suggestion.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    #[error("`{name}` names the column `{column}`, which the dataset doesn't have{}", did_you_mean(suggestion.as_deref(), ""))]
     Column {
         /// The obligation.
         name: &'static str,
@@ -96,7 +103,7 @@ pub enum ObligationError {
         needs: &'static str,
     },
     /// A number out of range.
-    #[error("`{name}`: {value} is out of range; it may be {range}")]
+    #[error("`{name}`: `{value}` is out of range; it may be {range}")]
     Range {
         /// The obligation.
         name: &'static str,
@@ -134,13 +141,9 @@ impl Obligation {
     pub(super) fn build(name: &str, args: &Args, columns: &Columns) -> Result<Self, ObligationError> {
         let known = Self::NAMES.into_iter().find(|known| *known == name);
         let Some(name) = known else {
-            let suggestion = Self::NAMES
-                .into_iter()
-                .map(|known| (strsim::damerau_levenshtein(known, name), known))
-                .filter(|(distance, _)| *distance <= 2)
-                .min()
-                .map(|(_, known)| known);
-            return Err(ObligationError::Unknown { name: name.chars().take(60).collect(), suggestion });
+            let near = nearest(name, Self::NAMES);
+            let suggestion = Self::NAMES.into_iter().find(|known| Some(*known) == near);
+            return Err(ObligationError::Unknown { name: harmless(name), suggestion });
         };
         let one = |takes| match args.words.as_slice() {
             [column] => Ok(column.as_str()),
@@ -153,13 +156,8 @@ impl Obligation {
         let column = |wanted: &str| {
             columns.get(wanted).map(|column| column.name.clone()).ok_or_else(|| ObligationError::Column {
                 name,
-                column: wanted.chars().take(60).collect(),
-                suggestion: columns
-                    .iter()
-                    .map(|column| (strsim::damerau_levenshtein(&column.name, wanted), &column.name))
-                    .filter(|(distance, _)| *distance <= 2)
-                    .min()
-                    .map(|(_, near)| near.clone()),
+                column: harmless(wanted),
+                suggestion: nearest(wanted, columns.iter().map(|column| column.name.as_str())).map(str::to_owned),
             })
         };
         let typed = |wanted: &str, kinds: &[ColumnKind], needs| {
@@ -185,6 +183,13 @@ impl Obligation {
             "nullify" => Self::Nullify(column(one("one column")?)?),
             "hash" => match args.words.as_slice() {
                 [only] => Self::Hash { column: column(only)?, domain: only.clone() },
+                [_, domain] if domain.is_empty() || domain.len() > MAX_DOMAIN => {
+                    return Err(ObligationError::Range {
+                        name,
+                        value: harmless(domain),
+                        range: "a domain of 1 to 64 bytes",
+                    });
+                }
                 [first, domain] => Self::Hash { column: column(first)?, domain: domain.clone() },
                 _ => return Err(ObligationError::Arguments { name, takes: "a column, and a domain if it is shared" }),
             },
@@ -204,7 +209,7 @@ impl Obligation {
             }
             "round" => {
                 let (of, places) = two("a column of numbers and a number of places")?;
-                let range = || ObligationError::Range { name, value: places.to_owned(), range: "-15 to 15" };
+                let range = || ObligationError::Range { name, value: harmless(places), range: "-15 to 15" };
                 let value: i32 = places.parse().map_err(|_| range())?;
                 if !(-15..=15).contains(&value) {
                     return Err(range());
@@ -212,7 +217,7 @@ impl Obligation {
                 Self::Round(typed(of, &NUMERIC, "numbers")?, value)
             }
             "filter" => Self::Filter(Filter::parse(&args.raw, columns)?),
-            "limit" => Self::Limit(number(name, one("a number of rows")?, 1, 1 << 53, "1 to 2^53")?),
+            "limit" => Self::Limit(number(name, one("a number of rows")?, 1, MAX_LIMIT, "1 to 2^53 − 1")?),
             "at_least" => match args.words.split_first() {
                 Some((k, of)) if !of.is_empty() => {
                     Self::AtLeast { k: number(name, k, 2, 1_000_000, "2 to 1,000,000")?, columns: several(of)? }
@@ -236,7 +241,7 @@ pub(super) struct Args {
 fn number(name: &'static str, text: &str, least: u64, most: u64, range: &'static str) -> Result<u64, ObligationError> {
     text.parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| ObligationError::Range {
         name,
-        value: text.chars().take(40).collect(),
+        value: harmless(text),
         range,
     })
 }

@@ -2,9 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt::Write as _,
     str::FromStr as _,
     sync::LazyLock,
+    thread,
 };
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
@@ -13,14 +13,18 @@ use serde_json::{Value as Json, json};
 use crate::{
     crypto::{canonical_json, sha256},
     id::Sha256,
-    policy::{Action, Columns, ContextFact, FactSource, Obligation, ObligationError, Obligations, UseAction, parse},
+    policy::{
+        Action, Columns, ContextFact, FactSource, Obligation, Obligations, PolicyError, bounds, parse,
+        problem::{explained, harmless, line_column, nearest, offset},
+        syntax,
+    },
 };
 
 /// The Cedar schema that ships.
 pub const SCHEMA: &str = include_str!("../../policies/counterseal.cedarschema");
 
-/// Most bytes of policy text in a slice.
-const MAX_TEXT: usize = 2 << 20;
+/// Longest `@id`, in characters: it stands in every receipt that the policy decides.
+const MAX_ID: usize = 64;
 /// Annotation keys, this version's and later ones'.
 const KEYS: [&str; 4] = ["id", "during", "before", "after"];
 
@@ -36,119 +40,6 @@ pub struct PolicySource<'a> {
     pub text: &'a str,
 }
 
-/// Why policies were not taken. Every message names the file and the policy.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// Not Cedar.
-    #[error("{file}:{line}:{column}: {problem}")]
-    Syntax {
-        /// Which file.
-        file: String,
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-        /// Cedar's message.
-        problem: String,
-    },
-    /// Cedar, but not against our schema.
-    #[error("{file}:{line}:{column}: policy `{policy}`: {problem}")]
-    Invalid {
-        /// Which file.
-        file: String,
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-        /// `@id`.
-        policy: String,
-        /// Cedar's message.
-        problem: String,
-    },
-    /// Cedar templates.
-    #[error("{0}: policy templates with slots (`?principal`) are not taken; write policies")]
-    Template(String),
-    /// No policy at all.
-    #[error("{0} holds no policy: nobody could ever be allowed anything")]
-    Empty(String),
-    /// Too long.
-    #[error("{0} bytes of policies; at most {MAX_TEXT} are taken")]
-    TooLong(usize),
-    /// A policy without `@id`.
-    #[error("{file}: policy number {number} has no `@id(\"…\")`: receipts name the deciding policies by it")]
-    NoId {
-        /// Which file.
-        file: String,
-        /// In the order of the file, from 1.
-        number: usize,
-    },
-    /// Two policies of one `@id`.
-    #[error("two policies have the id `{id}` (in {first} and {second}); receipts could not tell them apart")]
-    Twice {
-        /// The id.
-        id: String,
-        /// A file.
-        first: String,
-        /// The other.
-        second: String,
-    },
-    /// An annotation that nobody would read.
-    #[error("{file}: policy `{policy}`: unknown annotation `@{key}`{}; known are @id and @during", suggestion.map(|near| format!("; did you mean `@{near}`?")).unwrap_or_default())]
-    Annotation {
-        /// Which file.
-        file: String,
-        /// `@id`.
-        policy: String,
-        /// As written.
-        key: String,
-        /// The nearest known one.
-        suggestion: Option<&'static str>,
-    },
-    /// An annotation that says nothing.
-    #[error("{file}: policy `{policy}`: `@{key}` is empty; leave it out if nothing is demanded")]
-    EmptyAnnotation {
-        /// Which file.
-        file: String,
-        /// `@id`.
-        policy: String,
-        /// The key.
-        key: String,
-    },
-    /// A phase that this version doesn't enforce.
-    #[error(
-        "{file}: policy `{policy}`: `@{key}` is not available in this version; nothing is published that can't be enforced"
-    )]
-    NotYet {
-        /// Which file.
-        file: String,
-        /// `@id`.
-        policy: String,
-        /// The key.
-        key: String,
-    },
-    /// Obligations on a `forbid`.
-    #[error("{file}: policy `{policy}`: `@{key}` on a forbid; obligations ride on permits only")]
-    OnForbid {
-        /// Which file.
-        file: String,
-        /// `@id`.
-        policy: String,
-        /// The key.
-        key: String,
-    },
-    /// An obligation.
-    #[error("{place}: {error}")]
-    Obligation {
-        /// File and policy, or the floor.
-        place: String,
-        /// What is wrong.
-        error: ObligationError,
-    },
-    /// The schema that ships is broken.
-    #[error("the Cedar schema can't be used: {0}")]
-    Schema(String),
-}
-
 /// One policy of a slice, for the enforcement manifest.
 #[derive(Clone, Debug)]
 pub struct Clause {
@@ -156,10 +47,16 @@ pub struct Clause {
     pub id: String,
     /// Whether it permits.
     pub permit: bool,
+    /// The policy as it was written, annotations included.
+    pub text: String,
+    /// `@during`, as it was written.
+    pub obligations: Option<String>,
     /// Whether it also speaks of uses, which the consumer's connector decides.
     pub reaches_use: bool,
     /// The facts that it mentions, and who vouches for each.
     pub facts: Vec<(ContextFact, FactSource)>,
+    /// The participant's attributes that it mentions; the provider's operator vouches for each, at pairing.
+    pub attributes: Vec<&'static str>,
 }
 
 /// What is compiled of one policy.
@@ -168,7 +65,10 @@ pub(super) struct Compiled {
     pub permit: bool,
     pub actions: BTreeSet<Action>,
     pub facts: BTreeSet<ContextFact>,
+    pub attributes: BTreeSet<&'static str>,
     pub obligations: Vec<Obligation>,
+    during: Option<String>,
+    text: String,
 }
 
 /// An offer's policies, ready to decide.
@@ -194,55 +94,65 @@ impl Slice {
         connector_floor: &str,
         columns: &Columns,
     ) -> Result<Self, PolicyError> {
-        let length = own.text.len() + global.text.len();
-        if length > MAX_TEXT {
+        let length = own.text.len() + global.text.len() + floor.len() + connector_floor.len();
+        if length > bounds::MAX_TEXT {
             return Err(PolicyError::TooLong(length));
         }
+        for source in [own, global] {
+            bounds::check(source.text).map_err(|out| source.wrong(out.offset, out.problem))?;
+        }
+        // the text may be a peer's, the caller's stack a worker's: see `bounds`
+        thread::scope(|scope| {
+            let compiling = thread::Builder::new()
+                .name("policy".into())
+                .stack_size(bounds::STACK)
+                .spawn_scoped(scope, || Self::compile_here(own, global, floor, connector_floor, columns))
+                .map_err(PolicyError::Thread)?;
+            compiling.join().unwrap_or_else(|_| Err(PolicyError::Schema("Cedar gave up on these policies".into())))
+        })
+    }
+
+    pub(super) fn compile_here(
+        own: PolicySource<'_>,
+        global: PolicySource<'_>,
+        floor: &str,
+        connector_floor: &str,
+        columns: &Columns,
+    ) -> Result<Self, PolicyError> {
         let mut set = PolicySet::new();
         let mut policies = BTreeMap::new();
-        let mut origin: HashMap<String, String> = HashMap::new();
+        let mut origin: HashMap<String, PolicySource<'_>> = HashMap::new();
         let mut mentions: HashMap<Action, BTreeSet<ContextFact>> = HashMap::new();
         let mut named = BTreeSet::new();
-        for source in [own, global] {
-            let parsed = PolicySet::from_str(source.text).map_err(|error| syntax(&source, &error))?;
+        for (source, needed) in [(own, true), (global, false)] {
+            let parsed = PolicySet::from_str(source.text)
+                .map_err(|error| source.wrong(offset(&error).unwrap_or(0), explained(&error)))?;
             if parsed.templates().next().is_some() {
                 return Err(PolicyError::Template(source.name.to_owned()));
             }
-            if parsed.is_empty() && source.name == own.name && source.text == own.text {
+            if needed && parsed.is_empty() {
                 return Err(PolicyError::Empty(source.name.to_owned()));
             }
-            for policy in parsed.policies() {
-                let id = policy
-                    .annotation("id")
-                    .map(str::to_owned)
-                    .filter(|id| !id.is_empty())
-                    .ok_or_else(|| PolicyError::NoId { file: source.name.to_owned(), number: number_of(policy) })?;
-                let compiled = compile(policy, &id, &source, columns)?;
-                if let Some(first) = origin.insert(id.clone(), source.name.to_owned()) {
-                    return Err(PolicyError::Twice { id, first, second: source.name.to_owned() });
+            named.extend(syntax::dids(source.text));
+            let mut in_order: Vec<&Policy> = parsed.policies().collect();
+            in_order.sort_by_key(|policy| number_of(policy));
+            for policy in in_order {
+                let id = id_of(policy, &source)?;
+                let est = policy.to_json().map_err(|error| source.wrong(0, error.to_string()))?;
+                let found = syntax::read(&est);
+                named.extend(found.participants.iter().cloned());
+                let compiled = compile(policy, &id, &source, &est, found, columns)?;
+                if let Some(first) = origin.insert(id.clone(), source) {
+                    return Err(PolicyError::Twice { id, first: first.name.into(), second: source.name.into() });
                 }
                 for action in &compiled.actions {
                     mentions.entry(*action).or_default().extend(&compiled.facts);
                 }
-                participants(&policy.to_json().unwrap_or_default(), &mut named);
-                set.add(policy.new_id(PolicyId::new(&id))).map_err(|error| PolicyError::Syntax {
-                    file: source.name.to_owned(),
-                    line: 1,
-                    column: 1,
-                    problem: error.to_string(),
-                })?;
+                set.add(policy.new_id(PolicyId::new(&id))).map_err(|error| source.wrong(0, error.to_string()))?;
                 policies.insert(id, compiled);
             }
         }
-        let schema = COMPILED.as_ref().map_err(|error| PolicyError::Schema(error.clone()))?;
-        let result = Validator::new(schema.clone()).validate(&set, ValidationMode::Strict);
-        if let Some(error) = result.validation_errors().next() {
-            let policy = error.policy_id().to_string();
-            let file = origin.get(&policy).cloned().unwrap_or_else(|| own.name.to_owned());
-            let text = if file == own.name { own.text } else { global.text };
-            let (line, column) = line_column(text, miette_offset(error).unwrap_or(0));
-            return Err(PolicyError::Invalid { file, line, column, policy, problem: explained(error) });
-        }
+        validate(&set, &origin)?;
         let mut floors = Vec::new();
         for (place, text) in [("the offer's floor", floor), ("the connector's floor", connector_floor)] {
             if !text.trim().is_empty() {
@@ -276,7 +186,8 @@ impl Slice {
         schema_sha256()
     }
 
-    /// The participants that the policies name.
+    /// The participants that the policies name: as entities, and any DID in a string, an id or a comment, since who
+    /// gets the policy reads those too.
     pub fn named_participants(&self) -> BTreeSet<String> {
         self.named.clone()
     }
@@ -293,8 +204,11 @@ impl Slice {
             .map(|(id, compiled)| Clause {
                 id: id.clone(),
                 permit: compiled.permit,
+                text: compiled.text.clone(),
+                obligations: compiled.during.clone(),
                 reaches_use: compiled.actions.iter().any(|action| matches!(action, Action::Use(_))),
                 facts: compiled.facts.iter().map(|fact| (*fact, fact.source())).collect(),
+                attributes: compiled.attributes.iter().copied().collect(),
             })
             .collect()
     }
@@ -324,11 +238,59 @@ pub(super) fn schema_sha256() -> Sha256 {
     *HASH
 }
 
-fn compile(policy: &Policy, id: &str, source: &PolicySource<'_>, columns: &Columns) -> Result<Compiled, PolicyError> {
+impl PolicySource<'_> {
+    /// What is wrong at this byte.
+    fn wrong(&self, offset: usize, problem: String) -> PolicyError {
+        let (line, column) = line_column(self.text, offset);
+        PolicyError::Syntax { file: self.name.to_owned(), line, column, problem }
+    }
+}
+
+/// Strict validation. Warnings count: a policy that can never apply protects or permits nothing.
+fn validate(set: &PolicySet, origin: &HashMap<String, PolicySource<'_>>) -> Result<(), PolicyError> {
+    let schema = COMPILED.as_ref().map_err(|error| PolicyError::Schema(error.clone()))?;
+    let result = Validator::new(schema.clone()).validate(set, ValidationMode::Strict);
+    let problems = result
+        .validation_errors()
+        .map(|error| (false, offset(error), error.policy_id().to_string(), explained(error)))
+        .chain(result.validation_warnings().filter_map(|warning| match warning {
+            // Chinese and Latin letters in one string are nothing odd
+            cedar_policy::ValidationWarning::MixedScriptString(_) => None,
+            other => Some((true, offset(other), other.policy_id().to_string(), explained(other))),
+        }));
+    // an error comes before the warnings that follow from it
+    let Some((_, at, policy, problem)) = problems.min() else { return Ok(()) };
+    let (file, text) = origin.get(&policy).map_or(("", ""), |source| (source.name, source.text));
+    let (line, column) = line_column(text, at.unwrap_or(0));
+    Err(PolicyError::Invalid { file: file.to_owned(), line, column, policy, problem })
+}
+
+fn id_of(policy: &Policy, source: &PolicySource<'_>) -> Result<String, PolicyError> {
+    let Some(id) = policy.annotation("id").filter(|id| !id.is_empty()) else {
+        return Err(PolicyError::NoId { file: source.name.to_owned(), number: number_of(policy) + 1 });
+    };
+    let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/');
+    if id.chars().count() > MAX_ID || !id.chars().all(fine) {
+        return Err(PolicyError::BadId { file: source.name.to_owned(), id: harmless(id), max: MAX_ID });
+    }
+    Ok(id.to_owned())
+}
+
+fn compile(
+    policy: &Policy,
+    id: &str,
+    source: &PolicySource<'_>,
+    est: &Json,
+    found: syntax::Found,
+    columns: &Columns,
+) -> Result<Compiled, PolicyError> {
     let permit = policy.effect() == Effect::Permit;
+    let actions = syntax::actions(&est["action"]);
     let (file, policy_id) = (source.name.to_owned(), id.to_owned());
-    let mut demanded = Vec::new();
-    for (key, value) in policy.annotations() {
+    let mut annotations: Vec<(&str, &str)> = policy.annotations().collect();
+    annotations.sort_unstable();
+    let (mut demanded, mut during) = (Vec::new(), None);
+    for (key, value) in annotations {
         let key_owned = key.to_owned();
         match key {
             "id" => {}
@@ -339,122 +301,46 @@ fn compile(policy: &Policy, id: &str, source: &PolicySource<'_>, columns: &Colum
             "during" if value.trim().is_empty() => {
                 return Err(PolicyError::EmptyAnnotation { file, policy: policy_id, key: key_owned });
             }
+            "during" if !actions.contains(&Action::Release) => {
+                return Err(PolicyError::NoRelease { file, policy: policy_id });
+            }
             "during" => {
                 demanded = parse::obligations(value, columns)
                     .map_err(|error| PolicyError::Obligation { place: format!("{file}: policy `{id}`"), error })?;
+                during = Some(value.to_owned());
             }
             _ => {
-                let suggestion = KEYS
-                    .into_iter()
-                    .map(|known| (strsim::damerau_levenshtein(known, key), known))
-                    .filter(|(distance, _)| *distance <= 2)
-                    .min()
-                    .map(|(_, known)| known);
-                return Err(PolicyError::Annotation { file, policy: policy_id, key: key_owned, suggestion });
+                let suggestion = nearest(key, KEYS).and_then(|near| KEYS.into_iter().find(|known| *known == near));
+                let key = harmless(key);
+                return Err(PolicyError::Annotation { file, policy: policy_id, key, suggestion });
             }
         }
     }
-    let est = policy.to_json().unwrap_or_default();
-    let mut facts = BTreeSet::new();
-    context_facts(&est["conditions"], &mut facts);
-    Ok(Compiled { permit, actions: actions(&est["action"]), facts, obligations: demanded })
-}
-
-/// The actions that a policy's scope may cover.
-fn actions(scope: &Json) -> BTreeSet<Action> {
-    let covered = |uid: &Json| -> Vec<Action> {
-        match uid["id"].as_str() {
-            Some("use") => UseAction::ALL.into_iter().map(Action::Use).collect(),
-            Some(name) => Action::parse(name).into_iter().collect(),
-            None => Vec::new(),
-        }
-    };
-    match scope["op"].as_str() {
-        Some("==") => covered(&scope["entity"]).into_iter().collect(),
-        Some("in") => match scope["entities"].as_array() {
-            Some(entities) => entities.iter().flat_map(covered).collect(),
-            None => covered(&scope["entity"]).into_iter().collect(),
-        },
-        _ => Action::all().collect(),
+    if let Some(name) = found.no_facts.iter().find(|name| syntax::LATER_FACTS.contains(&name.as_str())) {
+        return Err(PolicyError::Later { file, policy: policy_id, what: format!("`context.{name}`") });
     }
-}
-
-/// `context.x` and `context has x`, anywhere below; the context as a whole mentions every fact.
-fn context_facts(expr: &Json, found: &mut BTreeSet<ContextFact>) {
-    let is_context = |value: &Json| value["Var"] == "context";
-    match expr {
-        Json::Object(members) => {
-            for (key, value) in members {
-                match key.as_str() {
-                    "." | "has" if is_context(&value["left"]) => {
-                        let names = match &value["attr"] {
-                            Json::String(name) => vec![name.as_str()],
-                            Json::Array(path) => path.first().and_then(Json::as_str).into_iter().collect(),
-                            _ => Vec::new(),
-                        };
-                        found.extend(names.into_iter().filter_map(ContextFact::parse));
-                    }
-                    "Var" if value == "context" => found.extend(ContextFact::ALL),
-                    _ => context_facts(value, found),
-                }
-            }
-        }
-        Json::Array(items) => items.iter().for_each(|item| context_facts(item, found)),
-        _ => {}
+    if let Some(name) = found.unknown.first() {
+        let suggestion = nearest(name, syntax::attribute_names()).map(str::to_owned);
+        return Err(PolicyError::Has { file, policy: policy_id, attribute: harmless(name), suggestion });
     }
-}
-
-/// `Participant::"…"` anywhere in a policy.
-fn participants(est: &Json, found: &mut BTreeSet<String>) {
-    match est {
-        Json::Object(members) => {
-            if members.get("type").and_then(Json::as_str) == Some("Participant")
-                && let Some(id) = members.get("id").and_then(Json::as_str)
-            {
-                found.insert(id.to_owned());
-            }
-            members.values().for_each(|value| participants(value, found));
-        }
-        Json::Array(items) => items.iter().for_each(|item| participants(item, found)),
-        _ => {}
+    // Cedar refuses other actions that are not in the schema, by name
+    if let Some(name) =
+        syntax::action_names(&est["action"]).into_iter().find(|name| syntax::LATER_ACTIONS.contains(name))
+    {
+        return Err(PolicyError::Later { file, policy: policy_id, what: format!("`Action::\"{name}\"`") });
     }
+    Ok(Compiled {
+        permit,
+        actions,
+        facts: found.facts,
+        attributes: found.attributes,
+        obligations: demanded,
+        during,
+        text: policy.to_string(),
+    })
 }
 
-/// Cedar names policies that it parses `policy0`, `policy1`, … in the order of the text.
+/// From 0: Cedar names the policies that it parses `policy0`, `policy1`, … in the order of the text.
 fn number_of(policy: &Policy) -> usize {
-    policy.id().to_string().trim_start_matches("policy").parse::<usize>().map_or(1, |place| place + 1)
-}
-
-fn syntax(source: &PolicySource<'_>, error: &cedar_policy::ParseErrors) -> PolicyError {
-    let at = miette_offset(error).unwrap_or(0);
-    let (line, column) = line_column(source.text, at);
-    PolicyError::Syntax { file: source.name.to_owned(), line, column, problem: explained(error) }
-}
-
-/// The first place that an error of Cedar's points to.
-fn miette_offset(error: &dyn miette::Diagnostic) -> Option<usize> {
-    if let Some(label) = error.labels().and_then(|mut labels| labels.next()) {
-        return Some(label.offset());
-    }
-    error.related().and_then(|mut related| related.find_map(miette_offset))
-}
-
-/// Cedar's message with its help.
-fn explained(error: &dyn miette::Diagnostic) -> String {
-    let mut text = error.to_string();
-    if let Some(help) = error.help() {
-        let _ = write!(text, " ({help})");
-    }
-    text
-}
-
-fn line_column(text: &str, offset: usize) -> (usize, usize) {
-    let mut at = offset.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    let before = &text[..at];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    (line, column)
+    policy.id().to_string().trim_start_matches("policy").parse().unwrap_or(0)
 }

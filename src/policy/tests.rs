@@ -10,6 +10,9 @@ use crate::{
     time::Timestamp,
 };
 
+mod hostile;
+mod partitions;
+
 fn columns() -> Columns {
     let column = |name: &str, kind| Column { name: name.into(), kind };
     Columns::new(vec![
@@ -297,8 +300,12 @@ fn the_wider_of_two_bands_would_be_wrong() {
 fn participants_that_a_policy_names_are_found() {
     let slice = compile(
         r#"@id("a") permit (principal == Participant::"did:web:x.invalid", action, resource)
-           unless { principal == Participant::"did:web:y.invalid" };"#,
+           unless { principal == Participant::"did:web:y.invalid" || principal.did == "did:web:s.invalid" };
+           // not for did:web:z.invalid"#,
     )
     .unwrap();
-    assert_eq!(slice.named_participants().into_iter().collect::<Vec<_>>(), ["did:web:x.invalid", "did:web:y.invalid"]);
+    assert_eq!(
+        slice.named_participants().into_iter().collect::<Vec<_>>(),
+        ["did:web:s.invalid", "did:web:x.invalid", "did:web:y.invalid", "did:web:z.invalid"]
+    );
 }
