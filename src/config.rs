@@ -68,6 +68,9 @@ pub struct Config {
     /// How messages are delivered.
     #[serde(default)]
     pub outbox: Outbox,
+    /// Whom we may ask inside our own network.
+    #[serde(default)]
+    pub outbound: Outbound,
 }
 
 /// `[participant]`
@@ -131,6 +134,16 @@ pub struct Outbox {
     pub attempt_seconds: u64,
 }
 
+/// `[outbound]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbound {
+    /// Hosts, addresses and networks inside our own network that partners' names may lead to
+    /// (`connector.intranet.example`, `10.1.0.0/16`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+}
+
 impl Default for Listen {
     fn default() -> Self {
         Self {
@@ -169,6 +182,7 @@ impl Config {
             policy: Policy::default(),
             release: Release::default(),
             outbox: Outbox::default(),
+            outbound: Outbound::default(),
         }
     }
 
@@ -254,7 +268,7 @@ fn overlay(table: &mut toml::Table, environment: impl IntoIterator<Item = (Strin
         let Some(rest) = name.strip_prefix("COUNTERSEAL_") else { continue };
         let rest = rest.to_ascii_lowercase();
         let Some((section, key)) = rest.split_once('_') else { continue };
-        if !["participant", "listen", "sources", "policy", "release", "outbox"].contains(&section) {
+        if !["participant", "listen", "sources", "policy", "release", "outbox", "outbound"].contains(&section) {
             continue;
         }
         // a TOML value where it is one (`5`, `["a"]`), else a string

@@ -203,8 +203,8 @@ impl Exchange {
         } else {
             Jws::parse(text).map_err(refuse("offer-signature"))?
         };
-        let offer = offer::verify(&jws, did, &self.us, |kid| self.peers.verifying_key(kid))
-            .map_err(refuse("offer-signature"))?;
+        let offer =
+            offer::verify(&jws, did, &self.us, |kid| self.peers.current_key(kid)).map_err(refuse("offer-signature"))?;
         if offer.payload().dataset.id != *dataset {
             return Err(Refusal::new("offer-mismatch", "the signed offer is about another dataset than was asked for"));
         }

@@ -252,7 +252,7 @@ impl Exchange {
         peer: &Peer,
         answer: &ReleaseAnswer,
     ) -> Result<Receipt, Refusal> {
-        let receipt = crate::receipt::verify(&answer.receipt, &peer.did, |kid| self.peers.verifying_key(kid))
+        let receipt = crate::receipt::verify(&answer.receipt, &peer.did, |kid| self.peers.current_key(kid))
             .map_err(refuse("receipt-signature"))?
             .into_payload();
         let fits = receipt.kind == Kind::Released
@@ -339,7 +339,7 @@ impl Exchange {
         answer: KeyAnswer,
     ) -> Result<Held, Refusal> {
         let mut row = copy.value().clone();
-        let delivered = crate::receipt::verify(&answer.delivered, &peer.did, |kid| self.peers.verifying_key(kid))
+        let delivered = crate::receipt::verify(&answer.delivered, &peer.did, |kid| self.peers.current_key(kid))
             .map_err(refuse("receipt-signature"))?;
         let promised = delivered.payload().key_sha256;
         let released = row

@@ -475,7 +475,7 @@ impl Exchange {
             .agreement_jws
             .clone()
             .ok_or_else(|| Refusal::new("agreement-unsigned", "the agreement came without the provider's signature"))?;
-        let signed = agreement::verify(&by_provider, &peer.did, |kid| self.peers.verifying_key(kid))
+        let signed = agreement::verify(&by_provider, &peer.did, |kid| self.peers.current_key(kid))
             .map_err(refuse("agreement-signature"))?;
         let agreement = signed.payload().clone();
         let offer = offer::verify(&row.offer, &peer.did, &self.us, |kid| self.peers.verifying_key(kid))
@@ -559,7 +559,7 @@ impl Exchange {
         let by_consumer = message.agreement_jws.clone().ok_or_else(|| {
             Refusal::new("agreement-unsigned", "the verification came without the consumer's signature")
         })?;
-        let signed = agreement::verify(&by_consumer, &peer.did, |kid| self.peers.verifying_key(kid))
+        let signed = agreement::verify(&by_consumer, &peer.did, |kid| self.peers.current_key(kid))
             .map_err(refuse("agreement-signature"))?;
         let (kept, mut agreement) = self.agreement(&id).await?;
         if *signed.payload() != agreement.agreement {

@@ -9,7 +9,9 @@ use crate::{
     error::Refusal,
     exchange::{Exchange, outbox::Draft, refuse, rows::About},
     id::{Did, Pid},
-    identity::{Attributes, Invitation, Keys, Peer, PeerState, Statement, fingerprint, verify_chain, verify_next},
+    identity::{
+        Attributes, Invitation, Keys, MAX_CHAIN, Peer, PeerState, Statement, fingerprint, verify_chain, verify_next,
+    },
     protocol::{
         BASE,
         extension::{self, StatementRequest},
@@ -46,7 +48,7 @@ impl From<&Peer> for PeerView {
             did: peer.did.clone(),
             name: peer.statement.name.clone(),
             endpoint: peer.statement.endpoints.dsp.clone(),
-            fingerprint: peer.history.last().map(fingerprint).unwrap_or_default(),
+            fingerprint: fingerprint(&peer.history),
             state: peer.state,
             attributes: peer.attributes.clone(),
         }
@@ -69,7 +71,8 @@ pub async fn own_statements(
         true => None,
         false => Some(verify_chain(&chain).map_err(refuse("statement-broken"))?),
     };
-    let next = Statement::own(keys, newest.as_ref().map_or(1, |newest| newest.seq + 1), name, endpoint, now);
+    let next = Statement::own(keys, newest.as_ref().map_or(1, |newest| newest.seq + 1), name, endpoint, now)
+        .map_err(refuse("statement-invalid"))?;
     if newest.as_ref().is_some_and(|newest| newest.says_the_same(&next)) {
         return Ok((chain, false));
     }
@@ -121,7 +124,7 @@ impl Exchange {
             ));
         }
         if let Some(known) = &row.value
-            && known.statement.keys.signing != statement.keys.signing
+            && known.state == PeerState::Active
             && !invitation.statements.starts_with(&known.history)
         {
             return Err(Refusal::new(
@@ -195,7 +198,18 @@ impl Exchange {
         if known.history.last() == Some(statement) {
             return Ok(());
         }
+        if known.history.len() >= MAX_CHAIN {
+            return Err(Refusal::new("statement-refused", "too many statements: pair again with a fresh invitation"));
+        }
         let next = verify_next(&known.statement, statement).map_err(refuse("statement-refused"))?;
+        if let Some(other) = next.payload().tls.iter().find_map(|spki| self.peers.by_spki(spki))
+            && other.did != known.did
+        {
+            return Err(Refusal::new(
+                "certificate-taken",
+                "the statement pins a certificate that another peer pins already",
+            ));
+        }
         known.statement = next.into_payload();
         known.history.push(statement.clone());
         let mut commit = Commit::new();

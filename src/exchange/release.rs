@@ -219,7 +219,7 @@ impl Exchange {
         let (row, release) = self.release_row(peer, id).await?;
         let acknowledgement =
             jws::verify::<Acknowledgement>(&request.acknowledgement, Typ::Acknowledgement, peer, |kid| {
-                self.peers.verifying_key(kid)
+                self.peers.current_key(kid)
             })
             .map_err(refuse("acknowledgement-signature"))?;
         let sha256 = acknowledgement.sha256();
@@ -237,7 +237,7 @@ impl Exchange {
                 "the acknowledgement names another release, or another receipt, than this one",
             ));
         }
-        let half = jws::verify::<Receipt>(&request.receipt, Typ::Receipt, peer, |kid| self.peers.verifying_key(kid))
+        let half = jws::verify::<Receipt>(&request.receipt, Typ::Receipt, peer, |kid| self.peers.current_key(kid))
             .map_err(refuse("acknowledgement-signature"))?;
         if half.payload().kind != Kind::Acknowledged
             || half.payload().refers != Some(release.released.sha256())

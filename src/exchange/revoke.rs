@@ -67,6 +67,7 @@ impl Exchange {
         }
         commit.put(&row, &peer).map_err(refuse("internal"))?;
         self.commit(commit).await?;
+        self.clients.forget(did);
         for spki in &peer.statement.tls {
             self.connections.cut(spki);
         }

@@ -209,7 +209,7 @@ impl Exchange {
         let answer =
             self.ask(&peer, reqwest::Method::GET, &url, None, None).await.map_err(|refusal| stale(refusal.sentence))?;
         let answer: StatusAnswer = parsed(&answer).map_err(|refusal| stale(refusal.sentence))?;
-        let status = jws::verify::<Status>(&answer.status, Typ::Status, &peer.did, |kid| self.peers.verifying_key(kid))
+        let status = jws::verify::<Status>(&answer.status, Typ::Status, &peer.did, |kid| self.peers.current_key(kid))
             .map_err(|error| stale(error.to_string()))?;
         let now = self.clock.now();
         if status.payload().agreement != *id || now >= status.payload().valid_until {

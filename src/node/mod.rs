@@ -35,7 +35,7 @@ use crate::{
     error::Refusal,
     exchange::{Exchange, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices, Timer, own_statements},
     identity::{KeyFileError, Keys, Peer, Peers, authenticate, did_document, verify_chain},
-    net::{Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
+    net::{AddressGuard, Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
     offer::{self, Offers},
     protocol::{self, Caller, extension},
     receipt::{Committer, LogSigner, Mirror, ReceiptError, Receipts, replay},
@@ -195,6 +195,8 @@ impl Node {
         let document = statement_document(&statements)?;
         write(home, "did.json", serde_json::to_string_pretty(&document).unwrap_or_default().as_bytes(), 0o644)?;
 
+        let guard = AddressGuard::new(&config.outbound.allow)
+            .map_err(|error| Refusal::new("config-outbound", format!("outbound.allow: {error}")))?;
         let roots = Arc::new(Roots::new(config.sources.roots.clone(), home)?);
         let connections = Arc::new(Connections::default());
         let dataplane = DataPlane::new(
@@ -210,7 +212,7 @@ impl Node {
         let exchange = Exchange::new(Parts {
             us: did.clone(),
             base_url,
-            clients: Arc::new(Clients::new(keys.tls.clone())),
+            clients: Arc::new(Clients::guarded(keys.tls.clone(), guard)),
             keys: keys.clone(),
             receipts: Receipts::new(store.clone()),
             store,
