@@ -5,12 +5,16 @@
 
 mod header;
 mod roots;
+mod strict;
+mod value;
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 pub use self::{
-    header::{header, year_of},
+    header::header,
     roots::{Opened, Roots},
+    strict::{Broken, Strict},
+    value::{Decimal, year_of},
 };
 
 /// Why a source can't be opened or read.
@@ -24,9 +28,15 @@ pub enum SourceError {
         /// Why.
         problem: String,
     },
-    /// `..`, an absolute path, or nothing.
-    #[error("`{0}` is not a path below a root: give one like `folder/file.csv`, without `..`")]
+    /// Nothing, or what no file can be called.
+    #[error("`{0}` is not a path below a root: give one like `folder/file.csv`")]
     Path(String),
+    /// A path from the file system's top.
+    #[error("`{0}` is an absolute path: give one below a root, like `folder/file.csv`")]
+    Absolute(String),
+    /// `..`
+    #[error("`{0}` goes up by `..`: give a path below a root, like `folder/file.csv`")]
+    Parent(String),
     /// Below none of the roots.
     #[error("`{path}` is below none of the roots ({roots}); put the file there, or add its folder to sources.roots")]
     NotFound {
@@ -39,14 +49,19 @@ pub enum SourceError {
     #[error("`{0}` goes over a symbolic link; links are not followed, since whoever sets one could choose what leaves")]
     Link(String),
     /// A folder, a FIFO, a device.
-    #[error("`{0}` is not a regular file")]
-    NotAFile(String),
+    #[error("`{path}` is {what}, not a regular file")]
+    NotAFile {
+        /// As given.
+        path: String,
+        /// What it is: "a folder", "a FIFO".
+        what: &'static str,
+    },
     /// In the connector's own home.
     #[error("`{0}` lies in the connector's own home; nothing in there is ever released")]
     Home(String),
     /// Replaced or written since it was opened.
-    #[error("the source changed while it was read")]
-    Changed,
+    #[error("`{0}` was replaced or written since it was opened")]
+    Changed(String),
     /// The file system.
     #[error("`{path}`: {error}")]
     File {
@@ -88,5 +103,19 @@ impl FromStr for Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("csv")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_name_and_others_refused_by_it() {
+        assert_eq!("csv".parse::<Format>().unwrap().to_string(), "csv");
+        for other in ["parquet", "CSV", "", "jsonl"] {
+            let error = other.parse::<Format>().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{other}`")) && error.contains("csv is"), "{error}");
+        }
     }
 }

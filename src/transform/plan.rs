@@ -1,25 +1,25 @@
 //! The plan: obligations compiled against the columns, run over a source.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeSet,
     io::{Read, Seek, SeekFrom, Write},
     sync::Arc,
 };
 
-use arrow_array::{Array as _, RecordBatch, StringArray, cast::AsArray as _};
+use arrow_array::{BooleanArray, RecordBatch, StringArray, cast::AsArray as _};
+use arrow_select::filter::filter_record_batch;
 
 use crate::{
     policy::{ColumnRule, Columns, Obligations},
     transform::{
         TransformError,
+        groups::{Groups, MAX_GROUPS},
         rows::{Out, Rows},
         rules::Rule,
         select::Selector,
     },
 };
 
-/// Most groups that `at_least` counts.
-const MAX_GROUPS: usize = 1_000_000;
 /// Block of a plain copy.
 const COPY: usize = 1 << 16;
 
@@ -38,61 +38,79 @@ pub struct Outcome {
     pub bytes: u64,
 }
 
-/// Takes the columns of a batch as released, and the rows that are selected.
-type Take<'a> = &'a mut dyn FnMut(&[StringArray], &[usize]) -> Result<(), TransformError>;
-
 /// Obligations ready to be applied to data with these columns.
 pub struct Plan {
     columns: Columns,
-    /// One a column; `None` leaves it alone.
-    rules: Vec<Option<Rule>>,
-    /// Places of the columns that come out.
-    output: Vec<usize>,
+    /// Places in the file of the columns that are read: those that come out, and those that the filter looks at.
+    read: Vec<usize>,
     select: Option<Selector>,
     limit: Option<u64>,
-    /// k, and the places whose released values make a group.
+    /// The columns that come out, in order.
+    output: Vec<Output>,
+    /// k, and the places among `output` whose values make a group.
     at_least: Option<(u64, Vec<usize>)>,
+    pub(super) max_groups: usize,
     identity: bool,
+}
+
+struct Output {
+    name: String,
+    /// Among the columns that are read.
+    place: usize,
+    /// `None` leaves it alone.
+    rule: Option<Rule>,
 }
 
 impl Plan {
     /// Compiles.
     ///
     /// # Errors
-    /// An obligation on a column that isn't there: it could not be met.
+    /// An obligation on a column that isn't there: it could not be met. Obligations that leave no column.
     pub fn compile(
         obligations: &Obligations,
         columns: &Columns,
         hash: Arc<dyn HashKey>,
     ) -> Result<Self, TransformError> {
-        let exists =
-            |name: &String| columns.position(name).map(|_| ()).ok_or_else(|| TransformError::Column(name.clone()));
-        obligations.columns.keys().try_for_each(exists)?;
-        obligations.keep.iter().flatten().try_for_each(exists)?;
-        obligations.at_least.iter().flat_map(|at_least| &at_least.columns).try_for_each(exists)?;
-        let released = |name: &String| {
+        let at_least_columns = obligations.at_least.iter().flat_map(|at_least| &at_least.columns);
+        let named = obligations.columns.keys().chain(obligations.keep.iter().flatten()).chain(at_least_columns);
+        for name in named {
+            columns.position(name).ok_or_else(|| TransformError::Column(name.clone()))?;
+        }
+        let released = |name: &str| {
             obligations.columns.get(name) != Some(&ColumnRule::Drop)
                 && obligations.keep.as_ref().is_none_or(|keep| keep.contains(name))
         };
-        let rules = columns
-            .iter()
-            .map(|column| obligations.columns.get(&column.name).map(|rule| Rule::new(rule, |domain| hash.key(domain))))
-            .collect();
-        let output = columns.iter().enumerate().filter(|(_, c)| released(&c.name)).map(|(place, _)| place).collect();
+        let looked_at: BTreeSet<&str> = obligations.filter.iter().flat_map(|filter| filter.columns()).collect();
+        let is_read = |name: &str| released(name) || looked_at.contains(name);
+        let read: Vec<usize> = columns.iter().enumerate().filter(|(_, c)| is_read(&c.name)).map(|(at, _)| at).collect();
+        let place = |name: &str| columns.position(name).and_then(|place| read.binary_search(&place).ok());
+
+        let mut output = Vec::new();
+        for column in columns.iter().filter(|column| released(&column.name)) {
+            let name = column.name.clone();
+            let place = place(&name).ok_or_else(|| TransformError::Column(name.clone()))?;
+            let rule = obligations.columns.get(&name).map(|rule| Rule::new(rule, |domain| hash.key(domain)));
+            let rule =
+                rule.transpose().map_err(|obligation| TransformError::Rule { column: name.clone(), obligation })?;
+            output.push(Output { name, place, rule });
+        }
+        if output.is_empty() {
+            return Err(TransformError::NoColumns);
+        }
         let at_least = obligations.at_least.as_ref().map(|at_least| {
             // a column that is not released separates nobody
-            let places =
-                at_least.columns.iter().filter(|name| released(name)).filter_map(|name| columns.position(name));
-            (at_least.k, places.collect())
+            let in_group = |(_, out): &(usize, &Output)| at_least.columns.contains(&out.name);
+            (at_least.k, output.iter().enumerate().filter(in_group).map(|(at, _)| at).collect())
         });
         Ok(Self {
-            select: obligations.filter.as_ref().map(|filter| Selector::new(filter, columns)).transpose()?,
-            columns: columns.clone(),
-            rules,
-            output,
+            select: obligations.filter.as_ref().map(|filter| Selector::new(filter, &place)).transpose()?,
             limit: obligations.limit,
-            at_least,
+            max_groups: MAX_GROUPS,
             identity: obligations.is_empty(),
+            columns: columns.clone(),
+            read,
+            output,
+            at_least,
         })
     }
 
@@ -101,13 +119,21 @@ impl Plan {
         self.identity
     }
 
-    /// The columns that come out, in order.
-    pub fn output_columns(&self) -> Vec<String> {
-        let names: Vec<&String> = self.columns.iter().map(|column| &column.name).collect();
-        self.output.iter().map(|place| names[*place].clone()).collect()
+    /// How often the source is read from its start: twice for `at_least`.
+    pub const fn passes(&self) -> u8 {
+        if self.at_least.is_some() { 2 } else { 1 }
     }
 
-    /// Runs over a source, from its start, in one pass or, for `at_least`, two. `stop` is asked once a batch.
+    /// The columns that come out, in order.
+    pub fn output_columns(&self) -> Vec<String> {
+        self.output.iter().map(|column| column.name.clone()).collect()
+    }
+
+    /// Runs over a source, from where it is, in one pass or, for `at_least`, two. `stop` is asked once a batch.
+    ///
+    /// # Errors
+    /// A row that can't be read or generalised, named by its number. What was written before stays written: whoever
+    /// reads it must not take it for the whole.
     pub fn run(
         &self,
         mut input: impl Read + Seek,
@@ -117,90 +143,92 @@ impl Plan {
         if self.identity {
             return copy(input, out, stop);
         }
-        let groups = match &self.at_least {
-            None => None,
-            Some((_, places)) => {
-                let mut groups: HashMap<Vec<u8>, u64> = HashMap::new();
-                self.each_batch(&mut input, stop, &mut |released, selected| {
-                    for row in selected {
-                        let count = groups.entry(group(released, places, *row)).or_default();
-                        *count += 1;
-                    }
-                    if groups.len() > MAX_GROUPS { Err(TransformError::Groups(MAX_GROUPS)) } else { Ok(()) }
-                })?;
-                input.seek(SeekFrom::Start(0))?;
-                Some(groups)
-            }
-        };
+        let mut groups = None;
+        if let Some((k, places)) = &self.at_least {
+            let start = input.stream_position()?;
+            let counted = groups.insert(Groups::new(*k, places, self.max_groups));
+            self.each_batch(&mut input, stop, |released, rows| {
+                (0..rows).try_for_each(|row| counted.count(released, row))
+            })?;
+            input.seek(SeekFrom::Start(start))?;
+        }
         let mut writer = Out::new(out, &self.output_columns())?;
-        self.each_batch(&mut input, stop, &mut |released, selected| {
-            let columns: Vec<&StringArray> = self.output.iter().map(|place| &released[*place]).collect();
-            let shown = selected.iter().copied().filter(|row| match (&self.at_least, &groups) {
-                (Some((k, places)), Some(groups)) => {
-                    groups.get(&group(released, places, *row)).is_some_and(|count| count >= k)
+        self.each_batch(&mut input, stop, |released, rows| {
+            for row in 0..rows {
+                let shown = match &mut groups {
+                    None => true,
+                    Some(groups) => groups.is_shown(released, row)?,
+                };
+                if shown {
+                    writer.write_row(released, row)?;
                 }
-                _ => true,
-            });
-            writer.write(&columns, shown)
+            }
+            Ok(())
         })?;
+        groups.map_or(Ok(()), Groups::finish)?;
         let (records, bytes) = writer.finish()?;
         Ok(Outcome { records, bytes })
     }
 
-    /// Filter, limit and generalise, batch by batch: gives the columns as released and the rows that are selected.
-    fn each_batch(&self, input: &mut dyn Read, stop: &dyn Fn() -> bool, take: Take<'_>) -> Result<(), TransformError> {
-        let mut rows = Rows::new(input, &self.columns)?;
+    /// Filter, limit and generalise, batch by batch: gives the columns that come out, and how many rows.
+    fn each_batch(
+        &self,
+        input: &mut dyn Read,
+        stop: &dyn Fn() -> bool,
+        mut take: impl FnMut(&[StringArray], usize) -> Result<(), TransformError>,
+    ) -> Result<(), TransformError> {
+        let mut rows = Rows::new(input, &self.columns, &self.read)?;
         let mut left = self.limit.unwrap_or(u64::MAX);
-        loop {
+        while left > 0 {
             if stop() {
                 return Err(TransformError::Stopped);
             }
             let first = rows.position();
-            let Some(batch) = rows.next_batch()? else { return Ok(()) };
-            let mut selected: Vec<usize> = match &self.select {
-                None => (0..batch.num_rows()).collect(),
-                Some(selector) => {
-                    let mask = selector.select(&batch);
-                    (0..batch.num_rows()).filter(|row| mask.value(*row)).collect()
-                }
-            };
-            selected.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            left -= selected.len() as u64;
-            take(&self.generalise(&batch, first)?, &selected)?;
-            if left == 0 {
-                return Ok(());
-            }
+            let Some(batch) = rows.next_batch()? else { break };
+            let (mut selected, mask) = self.filter(batch, first)?;
+            selected = selected.slice(0, usize::try_from(left).unwrap_or(usize::MAX).min(selected.num_rows()));
+            left -= selected.num_rows() as u64;
+            let released = self.generalise(&selected, |row| first + nth_row(mask.as_ref(), row) as u64 + 1)?;
+            take(&released, selected.num_rows())?;
         }
+        Ok(())
     }
 
-    fn generalise(&self, batch: &RecordBatch, first: u64) -> Result<Vec<StringArray>, TransformError> {
-        let mut released = Vec::with_capacity(self.rules.len());
-        for (place, rule) in self.rules.iter().enumerate() {
-            let column: &StringArray = batch.column(place).as_string();
-            released.push(match rule {
-                None | Some(Rule::Drop) => column.clone(),
-                Some(rule) => rule.apply(column).map_err(|unfit| TransformError::Value {
-                    row: first + unfit.row as u64 + 1,
-                    column: batch.schema_ref().field(place).name().clone(),
-                    obligation: unfit.obligation,
-                    needs: unfit.needs,
-                })?,
-            });
-        }
-        Ok(released)
+    /// The selected rows of a batch, and which they were.
+    fn filter(&self, batch: RecordBatch, first: u64) -> Result<(RecordBatch, Option<BooleanArray>), TransformError> {
+        let Some(selector) = &self.select else { return Ok((batch, None)) };
+        let mask = selector.select(&batch).map_err(|wrong| TransformError::Value {
+            row: first + wrong.row as u64 + 1,
+            column: batch.schema_ref().field(wrong.column).name().clone(),
+            obligation: "filter",
+            needs: "a number",
+        })?;
+        Ok((filter_record_batch(&batch, &mask)?, Some(mask)))
+    }
+
+    /// The columns that come out. `number` is the row number of a row of this batch.
+    fn generalise(
+        &self,
+        batch: &RecordBatch,
+        number: impl Fn(usize) -> u64,
+    ) -> Result<Vec<StringArray>, TransformError> {
+        let released = self.output.iter().map(|out| {
+            let column: &StringArray = batch.column(out.place).as_string();
+            let Some(rule) = &out.rule else { return Ok(column.clone()) };
+            rule.apply(column).map_err(|unfit| TransformError::Value {
+                row: number(unfit.row),
+                column: out.name.clone(),
+                obligation: unfit.obligation,
+                needs: unfit.needs,
+            })
+        });
+        released.collect()
     }
 }
 
-/// What tells groups apart: the released values, each with its length; null is a value of its own.
-fn group(released: &[StringArray], places: &[usize], row: usize) -> Vec<u8> {
-    let mut key = Vec::new();
-    for place in places {
-        let column = &released[*place];
-        let value = if column.is_null(row) { "" } else { column.value(row) };
-        key.extend_from_slice(&(value.len() as u32).to_be_bytes());
-        key.extend_from_slice(value.as_bytes());
-    }
-    key
+/// Which row of a batch was the n-th selected one, from 0.
+fn nth_row(mask: Option<&BooleanArray>, n: usize) -> usize {
+    mask.and_then(|mask| mask.values().set_indices().nth(n)).unwrap_or(n)
 }
 
 fn copy(mut input: impl Read, out: &mut dyn Write, stop: &dyn Fn() -> bool) -> Result<Outcome, TransformError> {

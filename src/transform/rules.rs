@@ -1,14 +1,18 @@
 //! What a rule makes of a column.
 
+use std::fmt::Write as _;
+
 use arrow_array::{Array as _, StringArray, builder::StringBuilder};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
-use crate::{crypto::b64, policy::ColumnRule, source::year_of};
+use crate::{
+    policy::ColumnRule,
+    source::{Decimal, year_of},
+};
 
 /// A rule ready to be applied.
 pub enum Rule {
-    /// The column goes; its values are never made.
-    Drop,
     Redact,
     Nullify,
     Hash(hmac::Key),
@@ -20,6 +24,7 @@ pub enum Rule {
 }
 
 /// A value that the rule can't handle.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Unfit {
     /// Its place in the batch.
     pub row: usize,
@@ -27,160 +32,154 @@ pub struct Unfit {
     pub needs: &'static str,
 }
 
+/// Bytes of a pseudonym, before base64url.
+const PSEUDONYM: usize = 16;
+/// Most places, either way, that `round` writes.
+const MAX_PLACES: u32 = 100;
+
 impl Rule {
-    pub fn new(rule: &ColumnRule, key: impl FnOnce(&str) -> [u8; 32]) -> Self {
-        match rule {
-            ColumnRule::Drop => Self::Drop,
+    /// Makes ready a rule of a column that is released.
+    ///
+    /// # Errors
+    /// The obligation, where its number is one that nothing can be done with, or the column is not to be released.
+    pub fn new(rule: &ColumnRule, key: impl FnOnce(&str) -> [u8; 32]) -> Result<Self, &'static str> {
+        Ok(match rule {
+            ColumnRule::Drop => return Err("drop"),
             ColumnRule::Redact => Self::Redact,
             ColumnRule::Nullify => Self::Nullify,
             ColumnRule::Hash(domain) => Self::Hash(hmac::Key::new(hmac::HMAC_SHA256, &key(domain))),
             ColumnRule::ShowFirst(count) => Self::ShowFirst(*count as usize),
             ColumnRule::ShowLast(count) => Self::ShowLast(*count as usize),
             ColumnRule::Year => Self::Year,
+            ColumnRule::Band(0) => return Err("band"),
             ColumnRule::Band(width) => Self::Band(i128::from(*width)),
+            ColumnRule::Round(places) if places.unsigned_abs() > MAX_PLACES => return Err("round"),
             ColumnRule::Round(places) => Self::Round(*places),
-        }
+        })
     }
 
-    /// The column as it is released. An empty value stays empty, but for `redact`, which hides that too.
+    /// The column as it is released. An empty value stays empty, but for `redact`: that there was none is hidden too.
+    ///
+    /// # Errors
+    /// The first value that the rule can't handle.
     pub fn apply(&self, column: &StringArray) -> Result<StringArray, Unfit> {
+        match self {
+            Self::Redact => return Ok(StringArray::from_iter_values(std::iter::repeat_n("***", column.len()))),
+            Self::Nullify => return Ok(StringArray::new_null(column.len())),
+            _ => {}
+        }
         let mut out = StringBuilder::with_capacity(column.len(), column.len() * 8);
-        let mut text = String::new();
+        let (mut text, mut scratch) = (String::new(), Vec::new());
         for (row, value) in column.iter().enumerate() {
-            let unfit = |obligation, needs| Unfit { row, obligation, needs };
             let Some(value) = value else {
-                match self {
-                    Self::Redact => out.append_value("***"),
-                    _ => out.append_null(),
-                }
+                out.append_null();
                 continue;
             };
             text.clear();
-            match self {
-                Self::Drop | Self::Nullify => {
-                    out.append_null();
-                    continue;
-                }
-                Self::Redact => text.push_str("***"),
-                Self::Hash(key) => text.push_str(&b64(&hmac::sign(key, value.as_bytes()).as_ref()[..16])),
-                Self::ShowFirst(count) => {
-                    text.extend(value.chars().enumerate().map(|(at, c)| if at < *count { c } else { '*' }));
-                }
-                Self::ShowLast(count) => {
-                    let hidden = value.chars().count().saturating_sub(*count);
-                    text.extend(value.chars().enumerate().map(|(at, c)| if at < hidden { '*' } else { c }));
-                }
-                Self::Year => text.push_str(year_of(value).ok_or_else(|| unfit("year", "a date"))?),
-                Self::Band(width) => {
-                    let (whole, fraction, negative) = decimal(value).ok_or_else(|| unfit("band", "a number"))?;
-                    let floor = match negative {
-                        false => whole,
-                        true if fraction.bytes().all(|b| b == b'0') => -whole,
-                        true => -whole - 1,
-                    };
-                    let lower = floor.div_euclid(*width) * width;
-                    text.push_str(&format!("{lower}-{}", lower + width - 1));
-                }
-                Self::Round(places) => {
-                    text.push_str(&round(value, *places).ok_or_else(|| unfit("round", "a number"))?);
-                }
-            }
+            self.write(value, &mut text, &mut scratch).map_err(|(obligation, needs)| Unfit {
+                row,
+                obligation,
+                needs,
+            })?;
             out.append_value(&text);
         }
         Ok(out.finish())
     }
-}
 
-/// Whole part, fraction digits, and whether it is negative; at most 30 digits.
-fn decimal(value: &str) -> Option<(i128, &str, bool)> {
-    let (negative, digits) = match value.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, value.strip_prefix('+').unwrap_or(value)),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let fine = !whole.is_empty() && whole.len() + fraction.len() <= 30;
-    if !fine || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
-        return None;
+    /// What comes out for one value that is not empty; else the obligation, and what it needs.
+    fn write(&self, value: &str, out: &mut String, scratch: &mut Vec<u8>) -> Result<(), (&'static str, &'static str)> {
+        match self {
+            Self::Redact => out.push_str("***"),
+            Self::Nullify => {}
+            Self::Hash(key) => {
+                URL_SAFE_NO_PAD.encode_string(&hmac::sign(key, value.as_bytes()).as_ref()[..PSEUDONYM], out);
+            }
+            Self::ShowFirst(count) => {
+                out.extend(value.chars().enumerate().map(|(at, c)| if at < *count { c } else { '*' }));
+            }
+            Self::ShowLast(count) => {
+                let hidden = value.chars().count().saturating_sub(*count);
+                out.extend(value.chars().enumerate().map(|(at, c)| if at < hidden { '*' } else { c }));
+            }
+            Self::Year => out.push_str(year_of(value).ok_or(("year", "a date"))?),
+            Self::Band(width) => {
+                let number = Decimal::parse(value).ok_or(("band", "a number"))?;
+                let floor = number.floor().ok_or(("band", "a number of at most 30 digits before the point"))?;
+                let lower = floor.div_euclid(*width) * width;
+                // writing to a String can't fail
+                let _ = write!(out, "{lower}-{}", lower + width - 1);
+            }
+            Self::Round(places) => {
+                Decimal::parse(value).ok_or(("round", "a number"))?.round_into(*places, out, scratch);
+            }
+        }
+        Ok(())
     }
-    Some((whole.parse().ok()?, fraction, negative))
-}
-
-/// Rounds the written decimal, half away from zero, to exactly that many places.
-fn round(value: &str, places: i32) -> Option<String> {
-    let (_, fraction, negative) = decimal(value)?;
-    let digits: String = value.chars().filter(char::is_ascii_digit).collect();
-    let mut scaled: i128 = digits.parse().ok()?;
-    let mut scale = i32::try_from(fraction.len()).ok()?;
-    if scale > places {
-        // drop digits in one step: rounding twice would not be rounding
-        let unit = 10_i128.checked_pow(u32::try_from(scale - places).ok()?)?;
-        scaled = (scaled + unit / 2) / unit;
-        scale = places;
-    }
-    let (whole, part) = if scale > 0 {
-        let unit = 10_i128.checked_pow(u32::try_from(scale).ok()?)?;
-        (scaled / unit, format!("{:0width$}", scaled % unit, width = scale as usize))
-    } else {
-        (scaled.checked_mul(10_i128.checked_pow(u32::try_from(-scale).ok()?)?)?, String::new())
-    };
-    let sign = if negative && scaled != 0 { "-" } else { "" };
-    let places = usize::try_from(places).unwrap_or(0);
-    Some(if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part:0<places$}") })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn apply(rule: &ColumnRule, values: &[&str]) -> Vec<String> {
+    fn try_apply(rule: &ColumnRule, values: &[&str]) -> Result<Vec<String>, Unfit> {
         let column = StringArray::from_iter(values.iter().map(|value| (!value.is_empty()).then_some(*value)));
-        let out = Rule::new(rule, |_| [7; 32]).apply(&column).unwrap_or_else(|unfit| panic!("row {}", unfit.row));
-        out.iter().map(|value| value.unwrap_or_default().to_owned()).collect()
+        let out = Rule::new(rule, |domain| [domain.len() as u8; 32]).unwrap().apply(&column)?;
+        Ok(out.iter().map(|value| value.unwrap_or_default().to_owned()).collect())
+    }
+
+    fn apply(rule: &ColumnRule, values: &[&str]) -> Vec<String> {
+        try_apply(rule, values).unwrap()
     }
 
     #[test]
     fn each_rule_does_what_it_says() {
         assert_eq!(
-            apply(&ColumnRule::Band(10), &["38", "40", "-1", "0", "39.9", "-0.5", "", "-10"]),
-            ["30-39", "40-49", "-10--1", "0-9", "30-39", "-10--1", "", "-10--1"]
+            apply(&ColumnRule::Band(10), &["38", "40", "-1", "0", "39.9", "-0.5", "", "-10", "-0"]),
+            ["30-39", "40-49", "-10--1", "0-9", "30-39", "-10--1", "", "-10--1", "0-9"]
         );
+        assert_eq!(apply(&ColumnRule::Band((1 << 53) - 1), &["7"]), ["0-9007199254740990"]);
         assert_eq!(apply(&ColumnRule::Year, &["17-08-1984", "", "2012/01/01"]), ["1984", "", "2012"]);
+        assert_eq!(apply(&ColumnRule::Round(1), &["1.25", "", "-1.25", "3"]), ["1.3", "", "-1.3", "3.0"]);
+        assert_eq!(apply(&ColumnRule::Round(-1), &["15", "14.9", "-15", "-4"]), ["20", "10", "-20", "0"]);
         assert_eq!(apply(&ColumnRule::ShowFirst(2), &["张三丰", "a", ""]), ["张三*", "a", ""]);
+        assert_eq!(apply(&ColumnRule::ShowFirst(0), &["abc"]), ["***"]);
         assert_eq!(apply(&ColumnRule::ShowLast(4), &["13800138000", "123"]), ["*******8000", "123"]);
         assert_eq!(apply(&ColumnRule::Redact, &["x", ""]), ["***", "***"]);
         assert_eq!(apply(&ColumnRule::Nullify, &["x", ""]), ["", ""]);
-        let hashed = apply(&ColumnRule::Hash("id".into()), &["1", "2", "1", ""]);
-        assert_eq!((hashed[0].len(), &hashed[0], &*hashed[3]), (22, &hashed[2], ""));
-        assert_ne!(hashed[0], hashed[1]);
     }
 
     #[test]
-    fn rounding_is_exact_on_the_written_number() {
-        for (value, places, expected) in [
-            ("1.005", 2, "1.01"),
-            ("-1.005", 2, "-1.01"),
-            ("2.5", 0, "3"),
-            ("1.5", 2, "1.50"),
-            ("1234", -2, "1200"),
-            ("1250", -2, "1300"),
-            ("-0.004", 2, "0.00"),
-            ("0.1", 1, "0.1"),
-            ("99.995", 2, "100.00"),
-        ] {
-            assert_eq!(round(value, places).unwrap(), expected, "{value} to {places}");
-        }
-        for wrong in ["1e5", "x", "", "1.2.3", "NaN", "-", "１"] {
-            assert!(round(wrong, 1).is_none(), "{wrong}");
-        }
+    fn a_pseudonym_is_the_hmac_under_the_domains_key() {
+        let hashed = apply(&ColumnRule::Hash("id".into()), &["1", "2", "1", ""]);
+        assert_eq!((hashed[0].len(), &hashed[0], &*hashed[3]), (22, &hashed[2], ""));
+        assert_ne!(hashed[0], hashed[1]);
+        assert_ne!(hashed, apply(&ColumnRule::Hash("person".into()), &["1", "2", "1", ""]), "another domain");
+        // python3: hmac.digest(b"\x02" * 32, b"1", "sha256")[:16], base64url
+        assert_eq!(hashed[0], "-JrlJ7H6iLy_9XB0cJUMLQ");
     }
 
     #[test]
     fn a_value_that_does_not_fit_is_named_by_its_place() {
-        let column = StringArray::from(vec!["38", "unknown"]);
-        for rule in [ColumnRule::Band(10), ColumnRule::Round(0), ColumnRule::Year] {
-            let unfit = Rule::new(&rule, |_| [7; 32]).apply(&column).err().unwrap();
-            assert!(unfit.row <= 1);
+        for (rule, fits, obligation, needs) in [
+            (ColumnRule::Band(10), "38", "band", "a number"),
+            (ColumnRule::Round(0), "38", "round", "a number"),
+            (ColumnRule::Year, "17-08-1984", "year", "a date"),
+        ] {
+            let unfit = try_apply(&rule, &[fits, "", "unknown"]);
+            assert_eq!(unfit, Err(Unfit { row: 2, obligation, needs }));
         }
-        assert_eq!(Rule::new(&ColumnRule::Band(10), |_| [7; 32]).apply(&column).err().unwrap().row, 1);
+        assert!(try_apply(&ColumnRule::Band(10), &[&"9".repeat(31)]).is_err());
+    }
+
+    #[test]
+    fn numbers_that_nothing_can_be_done_with_are_refused() {
+        for (rule, obligation) in [
+            (ColumnRule::Band(0), "band"),
+            (ColumnRule::Round(i32::MAX), "round"),
+            (ColumnRule::Round(i32::MIN), "round"),
+            (ColumnRule::Drop, "drop"),
+        ] {
+            assert_eq!(Rule::new(&rule, |_| [0; 32]).err(), Some(obligation));
+        }
     }
 }
