@@ -4,4 +4,5 @@ mod architecture;
 mod by_hand;
 mod demo;
 mod house;
+mod locks;
 mod refusals;
