@@ -5,7 +5,7 @@ use sqlparser::{
     ast::{BinaryOperator, Expr, UnaryOperator, Value as SqlValue},
     dialect::GenericDialect,
     parser::Parser,
-    tokenizer::Token,
+    tokenizer::{Token, Tokenizer, Whitespace},
 };
 
 use crate::policy::{
@@ -15,8 +15,13 @@ use crate::policy::{
 
 /// Longest expression, in bytes.
 const MAX_TEXT: usize = 4096;
-/// Deepest nesting of the text.
+/// Deepest nesting of brackets: where the parser errs it tries each `not (…)` a second time as a function's call, so
+/// an error costs twice as much at each level.
+const MAX_NESTING: usize = 6;
+/// The parser's own limit, which brackets and `not` together may reach.
 const MAX_DEPTH: usize = 32;
+/// The words of a filter that are no columns.
+const WORDS: [&str; 9] = ["AND", "OR", "NOT", "IN", "BETWEEN", "IS", "NULL", "TRUE", "FALSE"];
 /// Deepest tree, with room for a meet above it: a tree of 60 in JSON is what readers with a limit of 128 take.
 const MAX_TREE: usize = 40;
 /// Digits on each side of a number's point.
@@ -123,10 +128,9 @@ impl Filter {
         if text.len() > MAX_TEXT {
             return Err(syntax(format!("longer than {MAX_TEXT} bytes")));
         }
-        let mut parser = Parser::new(&GenericDialect {})
-            .with_recursion_limit(MAX_DEPTH)
-            .try_with_sql(text)
-            .map_err(|error| syntax(error.to_string()))?;
+        let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().map_err(|error| syntax(error.to_string()))?;
+        vet(&tokens, columns)?;
+        let mut parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH).with_tokens(tokens);
         let expr = parser.parse_expr().map_err(|error| syntax(error.to_string()))?;
         if parser.peek_token().token != Token::EOF {
             return Err(syntax(format!("`{}` follows it", parser.peek_token())));
@@ -165,6 +169,42 @@ impl Filter {
         walk(&self.tree, &mut found);
         found
     }
+}
+
+/// Lets through what a filter can be made of and nothing else of SQL: the parser never sees a function, a subquery or
+/// an `INTERVAL`.
+fn vet(tokens: &[Token], columns: &Columns) -> Result<(), FilterError> {
+    let unsupported = |what: String| Err(FilterError::Unsupported(harmless(&what)));
+    let (mut nesting, mut after_column) = (0_usize, None);
+    for token in tokens {
+        let column = after_column.take();
+        match token {
+            Token::Whitespace(Whitespace::Space | Whitespace::Newline | Whitespace::Tab) => after_column = column,
+            Token::Word(word) if word.quote_style.is_none() && WORDS.contains(&&*word.value.to_ascii_uppercase()) => {}
+            Token::LParen if column.is_some() => return unsupported(format!("{}(…)", column.unwrap_or_default())),
+            Token::LParen => {
+                nesting += 1;
+                if nesting > MAX_NESTING {
+                    return Err(FilterError::Deep);
+                }
+            }
+            Token::RParen => nesting = nesting.saturating_sub(1),
+            Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_) if column.is_some() => {
+                return unsupported(format!("{} {token}", column.unwrap_or_default()));
+            }
+            Token::Word(word) => after_column = Some(word.value.as_str()),
+            Token::Number(..) | Token::SingleQuotedString(_) | Token::Comma | Token::Minus => {}
+            Token::Eq | Token::Neq | Token::Lt | Token::LtEq | Token::Gt | Token::GtEq => {}
+            other => return unsupported(other.to_string()),
+        }
+        // a name that is no column is said to be none, unless it turns out to be a function's
+        if let Some(name) = column
+            && after_column.is_none()
+        {
+            named_column(name, columns)?;
+        }
+    }
+    after_column.map_or(Ok(()), |name| named_column(name, columns).map(|_| ()))
 }
 
 impl FilterExpr {
@@ -280,16 +320,18 @@ fn compare(expr: &Expr, op: Comparison, literal: Literal, columns: &Columns) -> 
 
 fn column(expr: &Expr, columns: &Columns) -> Result<(String, ColumnKind), FilterError> {
     match expr {
-        Expr::Identifier(name) => match columns.get(&name.value) {
-            Some(column) => Ok((column.name.clone(), column.kind)),
-            None => Err(FilterError::Column {
-                column: harmless(&name.value),
-                suggestion: nearest(&name.value, columns.iter().map(|column| column.name.as_str())).map(str::to_owned),
-            }),
-        },
+        Expr::Identifier(name) => named_column(&name.value, columns),
         Expr::Nested(inner) => column(inner, columns),
         other => Err(FilterError::Unsupported(other.to_string())),
     }
+}
+
+fn named_column(name: &str, columns: &Columns) -> Result<(String, ColumnKind), FilterError> {
+    let column = columns.get(name).ok_or_else(|| FilterError::Column {
+        column: harmless(name),
+        suggestion: nearest(name, columns.iter().map(|column| column.name.as_str())).map(str::to_owned),
+    })?;
+    Ok((column.name.clone(), column.kind))
 }
 
 fn literal(expr: &Expr) -> Option<Literal> {
