@@ -192,6 +192,9 @@ impl Exchange {
             }
         }
         for named in slice.named_participants() {
+            if named == self.us.as_str() {
+                continue;
+            }
             if audience.len() > 1 || !audience.iter().any(|did| did.as_str() == named) {
                 return Err(Refusal::new(
                     "policy-names-participant",
