@@ -97,10 +97,11 @@ pub struct Listen {
 }
 
 /// `[sources]`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sources {
-    /// Folders beneath which datasets may lie; relative ones are within the folder of the configuration file.
+    /// Folders beneath which datasets may lie; relative ones are from the folder of the configuration
+    /// file. Never the home itself, or anything in it.
     pub roots: Vec<PathBuf>,
 }
 
@@ -151,12 +152,6 @@ impl Default for Listen {
             management: SocketAddr::from(([127, 0, 0, 1], 8444)),
             public_url: None,
         }
-    }
-}
-
-impl Default for Sources {
-    fn default() -> Self {
-        Self { roots: vec![PathBuf::from("data")] }
     }
 }
 

@@ -1,6 +1,11 @@
 //! `counterseal init`
 
-use std::{fs, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -76,11 +81,19 @@ pub fn run(home: &Path, args: Init, out: &Output) -> anyhow::Result<()> {
     create(home, &new, &SystemRandom, SystemClock.now())?;
     out.show(&json!({ "home": home, "did": did }), |_| {
         format!(
-            "{} is the home of {did}\n  keys/            one file a key, 0600: back them up, never share them\n  certs/tls.pem    the certificate\n  counterseal.toml the configuration\n  data/            put datasets here\nNext: counterseal --home {0} serve",
-            home.display()
+            "{} is the home of {did}\n  keys/            one file a key, 0600: back them up, never share them\n  certs/tls.pem    the certificate\n  counterseal.toml the configuration\nPut datasets into {}/: nothing in the home is ever released\nNext: counterseal --home {0} serve",
+            home.display(),
+            data_folder(home).display()
         )
     });
     Ok(())
+}
+
+/// Where a new home's datasets lie: beside it, `<home>-data`.
+pub fn data_folder(home: &Path) -> PathBuf {
+    let mut name = home.file_name().unwrap_or_default().to_owned();
+    name.push("-data");
+    home.with_file_name(name)
 }
 
 /// Makes a home; refuses one that is there.
@@ -92,15 +105,18 @@ pub fn create(home: &Path, new: &NewHome, random: &dyn Random, now: Timestamp) -
     config.listen.partner = new.partner;
     config.listen.management = new.management;
     config.listen.public_url.clone_from(&new.public_url);
+    let data = data_folder(home);
+    let name = data.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    config.sources.roots = vec![Path::new("..").join(name)];
     // read back as the node will read it, before anything is written
     let text = toml::to_string(&config)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(home).with_context(|| home.display().to_string())?;
-    fs::create_dir_all(home.join("data"))?;
+    fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
     let hosts: Vec<String> =
         new.public_url.iter().filter_map(|url| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned)).collect();
     Keys::create(home, &new.did, &hosts, random, now)?;
     write(home, TOKEN, format!("{}\n", b64(&random.array::<32>())).as_bytes(), 0o600)?;
-    let preface = "# Counterseal. Each value can be overridden by COUNTERSEAL_<SECTION>_<KEY>.\n# sources.roots: folders below which datasets may lie; relative to this file.\n\n";
+    let preface = "# Counterseal. Each value can be overridden by COUNTERSEAL_<SECTION>_<KEY>.\n# sources.roots: folders below which datasets may lie; relative to this file, never inside this home.\n\n";
     write(home, config::FILE, format!("{preface}{text}").as_bytes(), 0o600)?;
     Config::load(home, [])?;
     Ok(())

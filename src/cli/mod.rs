@@ -19,7 +19,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::error::Refusal;
 
-pub use self::init::{NewHome, create};
+pub use self::init::{NewHome, create, data_folder};
 
 const EXAMPLES: &str = "\
 Examples:

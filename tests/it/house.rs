@@ -111,6 +111,11 @@ impl House {
         self.home.join(name).display().to_string()
     }
 
+    /// A file among its datasets.
+    pub fn data(&self, name: &str) -> PathBuf {
+        counterseal::cli::data_folder(&self.home).join(name)
+    }
+
     pub fn write(&self, name: &str, text: &str) -> String {
         fs::write(self.home.join(name), text).unwrap();
         self.path(name)
@@ -151,7 +156,7 @@ pub fn pair(hospital: &House, research: &House) {
 /// Publishes the real cohort, sealed for `recipient`.
 pub fn publish_cohort(hospital: &House, recipient: &str) -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    fs::copy(root.join("examples/data/lymph_node.csv"), hospital.home.join("data/lymph_node.csv")).unwrap();
+    fs::copy(root.join("examples/data/lymph_node.csv"), hospital.data("lymph_node.csv")).unwrap();
     fs::copy(root.join("policies/examples/cohort-research.cedar"), hospital.home.join("cohort.cedar")).unwrap();
     let offer = hospital.write("offer.toml", &cohort_offer(recipient));
     hospital.json(&["offer", "publish", &offer])

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use counterseal::{
-    cli::{NewHome, create},
+    cli::{NewHome, create, data_folder},
     config::Config,
     crypto::SystemRandom,
     error::Refusal,
@@ -48,7 +48,7 @@ impl Actor {
     }
 
     async fn publish(&self, policy: &str) {
-        std::fs::write(self.home.join("data/d.csv"), "id,age\n1,38\n2,52\n").unwrap();
+        std::fs::write(data_folder(&self.home).join("d.csv"), "id,age\n1,38\n2,52\n").unwrap();
         std::fs::write(self.home.join("p.cedar"), policy).unwrap();
         let offer =
             "id = \"o\"\n[dataset]\nid = \"d\"\ntitle = \"D\"\nsource = \"d.csv\"\n[policy]\nfile = \"p.cedar\"\n";
@@ -242,6 +242,10 @@ async fn a_revoked_peer_is_nobody_at_its_next_request_on_the_same_connection() {
     };
     assert_eq!(ask().await.0, 200);
     provider.node.exchange.revoke_peer(consumer.did(), "left the data space").await.unwrap();
+    // its open connection was cut; over another one it hears why
+    let next = client.get(format!("{base}/2025-1/catalog/datasets/d")).send().await;
+    let refused = next.as_ref().is_ok_and(|answer| answer.status().as_u16() == 403);
+    assert!(next.is_err() || refused, "{next:?}");
     let (status, text) = ask().await;
     assert!(status == 403 && text.contains("peer-revoked"), "{status} {text}");
     assert!(consumer.fetch(wanted(&agreement)).await.is_err());

@@ -142,7 +142,7 @@ fn a_file_that_was_replaced_is_not_released() {
     let folder = tempfile::tempdir().unwrap();
     let (hospital, research) = paired(folder.path());
     let agreement = agreed(&hospital, &research);
-    let data = hospital.home.join("data/lymph_node.csv");
+    let data = hospital.data("lymph_node.csv");
     let text = fs::read_to_string(&data).unwrap();
     fs::write(&data, text.replace("38,1,1,18", "39,1,1,18")).unwrap();
     let (code, sentence) = research.refused(&["fetch", &agreement, "--purpose", "research"]);
@@ -157,14 +157,20 @@ fn a_row_that_is_broken_ends_the_stream_and_no_key_is_given() {
     let folder = tempfile::tempdir().unwrap();
     let (hospital, research) = paired(folder.path());
     publish_cohort(&hospital, &research.did);
-    let data = hospital.home.join("data/lymph_node.csv");
-    let mut text = fs::read_to_string(&data).unwrap();
-    text.push_str("687,\"short\"\n");
-    fs::write(&data, text).unwrap();
-    hospital.json(&["offer", "publish", &hospital.path("offer.toml")]);
+    let data = hospital.data("lymph_node.csv");
+    let original = fs::read_to_string(&data).unwrap();
+    let publish = |text: String| {
+        fs::write(&data, text).unwrap();
+        hospital.run(&["offer", "publish", &hospital.path("offer.toml")])
+    };
+    // within the sample that publishing looks at, it is found there
+    let output = publish(format!("{original}687,\"short\"\n"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("row 687 (line 688) has 2 fields, the header has 16"));
+    let rows = original.split_once('\n').unwrap().1;
+    assert!(publish(format!("{original}{rows}1373,\"short\"\n")).status.success());
     let agreement = research.json(&["negotiate", &hospital.did, COHORT])["agreement"].as_str().unwrap().to_owned();
     assert_eq!(research.refused(&["fetch", &agreement, "--purpose", "research"]).0, "stream-broken");
-    assert!(hospital.log().contains("row 687 (line 688) has 2 fields, the header has 16"), "{}", hospital.log());
+    assert!(hospital.log().contains("row 1373 (line 1374) has 2 fields, the header has 16"), "{}", hospital.log());
     assert_eq!(research.json(&["copies"])[0]["state"], "receiving");
 }
 

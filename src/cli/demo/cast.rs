@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use crate::{
-    cli::{NewHome, create, refused},
+    cli::{NewHome, create, data_folder, refused},
     config::Config,
     crypto::SystemRandom,
     error::Refusal,
@@ -94,7 +94,7 @@ impl Actor {
 
     /// Publishes a dataset under a policy.
     pub async fn publish(&self, name: &str, offer: &str, policy: &str, data: &str) -> anyhow::Result<()> {
-        fs::write(self.home.join(format!("data/{name}.csv")), data)?;
+        fs::write(data_folder(&self.home).join(format!("{name}.csv")), data)?;
         fs::write(self.home.join(format!("{name}.cedar")), policy)?;
         let file = self.home.join(format!("{name}.toml"));
         fs::write(&file, offer)?;
