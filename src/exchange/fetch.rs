@@ -356,14 +356,17 @@ impl Exchange {
                 "the provider's `delivered` receipt is not of our acknowledgement",
             ));
         }
-        let one_time = self.vault.one_time(&row.id).map_err(refuse("vault-unreadable"))?.ok_or_else(|| {
-            Refusal::new("key-lost", "the one-time key of this release is gone; the provider's key can't be opened")
-        })?;
-        let keying = jwe::open(&one_time, KEY_CTY, &answer.key)
-            .ok()
-            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-            .map(Keying::from_bytes)
-            .filter(|keying| Some(keying.hash()) == promised);
+        let keying = match self.vault.one_time(&row.id).map_err(refuse("vault-unreadable"))? {
+            Some(one_time) => jwe::open(&one_time, KEY_CTY, &answer.key)
+                .ok()
+                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+                .map(Keying::from_bytes),
+            // opened before a crash that came before it was recorded: the key itself is here
+            None => Some(self.vault.keying(&row.id).map_err(refuse("vault-unreadable"))?.ok_or_else(|| {
+                Refusal::new("key-lost", "the one-time key of this release is gone; the provider's key can't be opened")
+            })?),
+        };
+        let keying = keying.filter(|keying| Some(keying.hash()) == promised);
         let opened = match keying {
             None => Err("the key is not the one whose hash was promised".to_owned()),
             Some(keying) => {

@@ -243,6 +243,7 @@ impl Exchange {
                     Ok(()) => Ok(()),
                     Err(refusal) if refusal.code.as_str() == crate::exchange::CONFLICT => return Err(refusal.into()),
                     Err(refusal) => {
+                        self.end(&mut commit, &mut found, refusal.clone()).await?;
                         self.give_up(&mut commit, &mut found, refusal.clone())?;
                         Err(ProtocolError::from(refusal).with_pids(provider, consumer))
                     }
@@ -252,6 +253,7 @@ impl Exchange {
                 match self.take_verification(&mut commit, peer, &mut found, message).await {
                     Ok(()) => Ok(()),
                     Err(refusal) => {
+                        self.end(&mut commit, &mut found, refusal.clone()).await?;
                         self.give_up(&mut commit, &mut found, refusal.clone())?;
                         Err(ProtocolError::from(refusal).with_pids(provider, consumer))
                     }
@@ -270,6 +272,7 @@ impl Exchange {
                     "counter-offers-unavailable",
                     "this version takes an offer as it was published, or leaves it",
                 );
+                self.end(&mut commit, &mut found, refusal.clone()).await?;
                 self.give_up(&mut commit, &mut found, refusal)?;
                 Ok(())
             }

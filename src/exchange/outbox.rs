@@ -24,11 +24,11 @@ use crate::{
     },
     id::{Did, Pid},
     protocol::{self, Delivery, outgoing},
-    receipt::{Commit, list},
+    receipt::{Commit, ReceiptError, list},
     time::Timestamp,
 };
 
-/// Letters of one peer that are looked at together.
+/// Letters read at a time.
 const PAGE: usize = 512;
 
 /// Sends what the walks wrote.
@@ -80,8 +80,8 @@ impl Outbox {
 
     /// Starts a worker for each peer that has a letter due; says when to look again.
     async fn dispatch(self: Arc<Self>, workers: &mut JoinSet<()>) -> Duration {
-        let letters = match list::<Letter>(&*self.exchange.store, Letter::PREFIX.as_bytes(), None, PAGE).await {
-            Ok(rows) => rows.into_iter().filter_map(|row| row.value).collect::<Vec<_>>(),
+        let letters = match self.letters().await {
+            Ok(letters) => letters,
             Err(error) => {
                 tracing::error!(%error, "the outbox can't be read");
                 return Duration::from_secs(5);
@@ -117,6 +117,18 @@ impl Outbox {
             });
         }
         next.since(now).max(Duration::from_millis(5))
+    }
+
+    /// Every letter that waits: those to a peer that is away must not hide the others.
+    async fn letters(&self) -> Result<Vec<Letter>, ReceiptError> {
+        let mut letters = Vec::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = list::<Letter>(&*self.exchange.store, Letter::PREFIX.as_bytes(), after.as_deref(), PAGE).await?;
+            let Some(last) = rows.last() else { return Ok(letters) };
+            after = Some(last.key.clone());
+            letters.extend(rows.into_iter().filter_map(|row| row.value));
+        }
     }
 
     fn due_at(&self, letter: &Letter) -> Timestamp {

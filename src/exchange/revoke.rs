@@ -176,6 +176,17 @@ impl Exchange {
         Ok(())
     }
 
+    /// Finishes what a crash left undone: keys of copies under agreements that we know to be revoked.
+    pub async fn finish_revocations(&self) -> Result<(), Refusal> {
+        for agreement in self.agreements().await? {
+            if consumes(&agreement) && agreement.state == AgreementState::Revoked {
+                let why = agreement.ended.clone().unwrap_or_else(|| Refusal::new("agreement-revoked", "revoked"));
+                self.learn_of_revocation(agreement.id(), why).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn mark_revoked(&self, id: &AgreementId, why: &Refusal) -> Result<(), Refusal> {
         let (row, mut agreement) = self.agreement(id).await?;
         if agreement.state == AgreementState::Revoked {

@@ -238,6 +238,7 @@ impl Node {
             config,
         });
         exchange.started().await?;
+        exchange.finish_revocations().await?;
         if changed {
             exchange.push_statement().await?;
         }

@@ -328,3 +328,39 @@ async fn what_is_somebody_elses_answers_as_what_is_not_there() {
     }
     drop(consumer);
 }
+
+/// The same home again, on the same ports.
+async fn again(home: &Path, ports: counterseal::node::Running) -> Actor {
+    let mut config = Config::load(home, []).unwrap();
+    (config.listen.partner, config.listen.management) = (ports.partner, ports.management);
+    let node = Node::start(home, config, Arc::new(SystemClock), Arc::new(SystemRandom), false).await.unwrap();
+    Actor { home: home.to_owned(), node }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_the_outbox_survives_a_restart_and_arrives() {
+    let folder = tempfile::tempdir().unwrap();
+    let (provider, consumer, agreement) = pair_with(folder.path(), OPEN, Arc::new(SystemClock)).await;
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+    let ports = [provider.node.running.clone(), consumer.node.running.clone()];
+    let homes = [provider.home.clone(), consumer.home.clone()];
+    consumer.node.stop().await;
+    provider.node.exchange.revoke_agreement(&agreement, "while nobody listens").await.unwrap();
+    provider.node.stop().await;
+    let [provider_ports, consumer_ports] = ports;
+    let provider = again(&homes[0], provider_ports).await;
+    // the first attempts find nobody
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let consumer = again(&homes[1], consumer_ports).await;
+    for _ in 0..400 {
+        if consumer.count(Kind::Deleted).await == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let row = consumer.node.exchange.agreements().await.unwrap().remove(0);
+    assert_eq!(row.state, counterseal::agreement::AgreementState::Revoked);
+    assert!(row.ended.unwrap().sentence.contains("while nobody listens"));
+    assert_eq!(consumer.count(Kind::Deleted).await, 1, "the copy's key went with it");
+    assert_eq!(provider.count(Kind::Revoked).await, 1);
+}
