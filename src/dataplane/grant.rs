@@ -121,3 +121,60 @@ impl Mirror for Grants {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{crypto::SystemRandom, identity::Keys};
+
+    #[test]
+    fn only_the_current_token_of_an_open_grant_counts_and_closing_cuts() {
+        let home = tempfile::tempdir().unwrap();
+        let us = Did::parse("did:web:p.invalid").unwrap();
+        let (peer, other) = (Did::parse("did:web:c.invalid").unwrap(), Did::parse("did:web:o.invalid").unwrap());
+        let now = Timestamp::from_millis(1_764_000_000_000);
+        let keys = Keys::create(home.path(), &us, &[], &SystemRandom, now).unwrap();
+        let transfer = Pid::parse("urn:uuid:t").unwrap();
+        let print = Sha256([7; 32]);
+        let issue = |jti: &str| {
+            token::issue(&keys, &peer, Some(print), &transfer, jti, now, Duration::from_secs(60))
+                .unwrap()
+                .as_str()
+                .to_owned()
+        };
+        let grants = Grants::default();
+        let grant = |jti: &str, closed: Option<Refusal>| Grant {
+            transfer: transfer.clone(),
+            agreement: AgreementId::parse("urn:uuid:a").unwrap(),
+            peer: peer.clone(),
+            jti: jti.to_owned(),
+            closed,
+        };
+        let write = |grant: &Grant| grants.applied(&Grant::key(&transfer), Some(&serde_json::to_vec(grant).unwrap()));
+        let code = |bearer: Option<&str>, who: &Did| {
+            let own = keys.token.public();
+            grants
+                .authorize(bearer, &own, who, Some(&print), now)
+                .map(|_| ())
+                .map_err(|refusal| refusal.code.to_string())
+        };
+        let refused = |code: &str| Err(code.to_owned());
+        let (first, second) = (issue("1"), issue("2"));
+        assert_eq!(code(Some(&first), &peer), refused("token-foreign"), "no grant yet");
+        write(&grant("1", None));
+        assert_eq!(code(Some(&first), &peer), Ok(()));
+        assert_eq!(code(None, &peer), refused("token-missing"));
+        assert_eq!(code(Some(&first), &other), refused("token-other-party"));
+        let streaming = grants.authorize(Some(&first), &keys.token.public(), &peer, Some(&print), now).unwrap();
+        write(&grant("2", None));
+        assert!(streaming.cut.is_cancelled(), "a stream under the superseded token is cut");
+        assert_eq!(code(Some(&first), &peer), refused("token-superseded"));
+        assert_eq!(code(Some(&second), &peer), Ok(()));
+        let streaming = grants.authorize(Some(&second), &keys.token.public(), &peer, Some(&print), now).unwrap();
+        write(&grant("2", Some(Refusal::new("agreement-revoked", "over"))));
+        assert!(streaming.cut.is_cancelled());
+        assert_eq!(code(Some(&second), &peer), refused("agreement-revoked"));
+    }
+}
