@@ -153,7 +153,12 @@ impl Exchange {
 
     /// The consumer knows: nothing is used any more, and the keys of its copies are destroyed.
     pub(super) async fn learn_of_revocation(&self, id: &AgreementId, why: Refusal) -> Result<(), Refusal> {
-        retry!(self.mark_revoked(id, &why))?;
+        self.end_agreement(id, AgreementState::Revoked, why).await
+    }
+
+    /// Ends the consumer's side of an agreement, and destroys the keys of its copies.
+    async fn end_agreement(&self, id: &AgreementId, state: AgreementState, why: Refusal) -> Result<(), Refusal> {
+        retry!(self.mark_ended(id, state, &why))?;
         for copy in self.copies(Some(id)).await? {
             if matches!(copy.value().state, CopyState::Destroyed) {
                 continue;
@@ -176,23 +181,29 @@ impl Exchange {
         Ok(())
     }
 
-    /// Finishes what a crash left undone: keys of copies under agreements that we know to be revoked.
-    pub async fn finish_revocations(&self) -> Result<(), Refusal> {
-        for agreement in self.agreements().await? {
-            if consumes(&agreement) && agreement.state == AgreementState::Revoked {
-                let why = agreement.ended.clone().unwrap_or_else(|| Refusal::new("agreement-revoked", "revoked"));
-                self.learn_of_revocation(agreement.id(), why).await?;
-            }
+    /// Destroys keys of copies under agreements that are over: those whose time has come, and what a crash left undone.
+    pub async fn finish_ended(&self) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        for agreement in self.agreements().await?.iter().filter(|agreement| consumes(agreement)) {
+            let over = agreement.agreement.valid_until.is_some_and(|until| now >= until);
+            let state = match agreement.state {
+                AgreementState::Active if over => AgreementState::Expired,
+                AgreementState::Active | AgreementState::Pending => continue,
+                ended => ended,
+            };
+            let why = agreement.ended.clone().unwrap_or_else(|| Refusal::new("agreement-expired", "its time is over"));
+            self.end_agreement(agreement.id(), state, why).await?;
         }
+        self.post();
         Ok(())
     }
 
-    async fn mark_revoked(&self, id: &AgreementId, why: &Refusal) -> Result<(), Refusal> {
+    async fn mark_ended(&self, id: &AgreementId, state: AgreementState, why: &Refusal) -> Result<(), Refusal> {
         let (row, mut agreement) = self.agreement(id).await?;
-        if agreement.state == AgreementState::Revoked {
+        if matches!(agreement.state, AgreementState::Revoked) || agreement.state == state {
             return Ok(());
         }
-        agreement.state = AgreementState::Revoked;
+        agreement.state = state;
         agreement.ended = Some(why.clone());
         let mut commit = Commit::new();
         commit.put(&row, &agreement).map_err(refuse("internal"))?;

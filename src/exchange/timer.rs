@@ -1,4 +1,4 @@
-//! The timer: deadlines of open releases, and the receipt of refusals that were only counted.
+//! The timer: deadlines of open releases, ends of agreements, and the receipt of refusals that were only counted.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use crate::{
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// Ticks between looks at agreements that have run out.
+const ENDS: u32 = 5;
 /// Ticks between receipts of counted refusals.
 const FLUSH: u32 = 60;
 
@@ -31,6 +33,11 @@ impl Timer {
             ticks += 1;
             if let Err(refusal) = self.deadlines().await {
                 tracing::error!(%refusal, "deadlines could not be looked at");
+            }
+            if ticks.is_multiple_of(ENDS)
+                && let Err(refusal) = self.0.finish_ended().await
+            {
+                tracing::error!(%refusal, "agreements could not be ended");
             }
             if ticks.is_multiple_of(FLUSH)
                 && let Err(refusal) = self.0.flush_refusals().await

@@ -238,7 +238,7 @@ impl Node {
             config,
         });
         exchange.started().await?;
-        exchange.finish_revocations().await?;
+        exchange.finish_ended().await?;
         if changed {
             exchange.push_statement().await?;
         }

@@ -118,6 +118,32 @@ async fn pair_with(folder: &Path, policy: &str, clock: Arc<dyn Clock>) -> (Actor
     (provider, consumer, agreement)
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agreement_that_runs_out_takes_its_copies_keys_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
+    let (provider, consumer) =
+        (start(folder.path(), "p", clock.clone()).await, start(folder.path(), "c", clock.clone()).await);
+    provider.add(&consumer).await;
+    consumer.add(&provider).await;
+    provider.publish(OPEN).await;
+    let until = clock.now().plus(Duration::from_secs(3600));
+    let offer = std::fs::read_to_string(provider.home.join("o.toml")).unwrap();
+    std::fs::write(provider.home.join("o.toml"), format!("valid_until = \"{until}\"\n{offer}")).unwrap();
+    provider.node.exchange.publish(&provider.home.join("o.toml")).await.unwrap();
+    let agreement = consumer.agree(&provider).await;
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+    let request = UseRequest { of: "d".into(), purpose: "x".into(), action: "read".into(), application: None };
+    consumer.node.exchange.use_copy(&request).await.unwrap();
+    clock.advance(Duration::from_secs(3601));
+    assert!(consumer.node.exchange.use_copy(&request).await.unwrap_err().is("agreement-expired"));
+    assert!(consumer.fetch(wanted(&agreement)).await.unwrap_err().is("agreement-expired"));
+    consumer.node.exchange.finish_ended().await.unwrap();
+    assert_eq!(consumer.count(Kind::Deleted).await, 1);
+    let copy = consumer.node.exchange.all_copies().await.unwrap().remove(0);
+    assert!(!consumer.node.exchange.vault.folder(&copy.id).join("copy.key").exists());
+}
+
 const ONCE: &str = "@id(\"see\") permit (principal, action in [Action::\"discover\", Action::\"negotiate\"], resource);
 @id(\"once\") @during(\"band(age, 10)\") permit (principal, action == Action::\"release\", resource) when { context.count < 1 };
 @id(\"read\") permit (principal, action == Action::\"read\", resource) when { context.count < 2 };";
