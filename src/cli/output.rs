@@ -1,5 +1,7 @@
 //! What a terminal shows.
 
+use std::io::Write as _;
+
 use serde_json::Value;
 
 use crate::error::Refusal;
@@ -13,13 +15,10 @@ pub struct Output {
 impl Output {
     /// Shows a result: as JSON, or as the lines that `text` makes of it.
     pub fn show(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
-        if self.json {
-            println!("{value}");
-        } else {
-            let text = text(value);
-            if !text.is_empty() {
-                println!("{}", text.trim_end());
-            }
+        let text = if self.json { value.to_string() } else { text(value) };
+        if !text.is_empty() {
+            // a reader that has seen enough (`| head`) is no failure of ours
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
         }
     }
 }
