@@ -89,6 +89,11 @@ impl Connections {
         tokens.map_or(0, HashMap::len)
     }
 
+    /// How many connections of this key are open.
+    pub fn open(&self, spki: &Sha256) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(spki).map_or(0, HashMap::len)
+    }
+
     fn enter(self: &Arc<Self>, spki: Sha256, cancel: CancellationToken) -> Entered {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(spki).or_default().insert(id, cancel);

@@ -58,6 +58,11 @@ impl House {
         fs::read_to_string(self.home.join("serve.log")).unwrap_or_default()
     }
 
+    /// The running server's process.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     /// SIGKILL: no goodbye.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -18,16 +18,21 @@ use counterseal::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-struct Actor {
-    home: std::path::PathBuf,
-    node: Node,
+pub struct Actor {
+    pub home: std::path::PathBuf,
+    pub node: Node,
 }
 
 async fn start(folder: &Path, name: &str, clock: Arc<dyn Clock>) -> Actor {
+    start_at(folder, name, clock, None).await
+}
+
+/// A connector that partners reach at `public_url`.
+pub async fn start_at(folder: &Path, name: &str, clock: Arc<dyn Clock>, public_url: Option<String>) -> Actor {
     let home = folder.join(name);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let did = Did::parse(format!("did:web:{name}.invalid")).unwrap();
-    let new = NewHome { did, name: name.into(), partner: any, management: any, public_url: None };
+    let new = NewHome { did, name: name.into(), partner: any, management: any, public_url };
     create(&home, &new, &SystemRandom, clock.now()).unwrap();
     let mut config = Config::load(&home, []).unwrap();
     config.release.deadline_seconds = 60;
@@ -36,11 +41,11 @@ async fn start(folder: &Path, name: &str, clock: Arc<dyn Clock>) -> Actor {
 }
 
 impl Actor {
-    fn did(&self) -> &Did {
+    pub fn did(&self) -> &Did {
         &self.node.exchange.us
     }
 
-    async fn add(&self, other: &Self) {
+    pub async fn add(&self, other: &Self) {
         let path = other.home.join("invitation.json");
         let invitation: Invitation = other.node.exchange.invitation();
         std::fs::write(&path, serde_json::to_string(&invitation).unwrap()).unwrap();
@@ -49,6 +54,11 @@ impl Actor {
 
     async fn publish(&self, policy: &str) {
         std::fs::write(data_folder(&self.home).join("d.csv"), "id,age\n1,38\n2,52\n").unwrap();
+        self.publish_as_it_lies(policy).await;
+    }
+
+    /// Publishes the `d.csv` that is there.
+    pub async fn publish_as_it_lies(&self, policy: &str) {
         std::fs::write(self.home.join("p.cedar"), policy).unwrap();
         let offer =
             "id = \"o\"\n[dataset]\nid = \"d\"\ntitle = \"D\"\nsource = \"d.csv\"\n[policy]\nfile = \"p.cedar\"\n";
@@ -56,14 +66,14 @@ impl Actor {
         self.node.exchange.publish(&self.home.join("o.toml")).await.unwrap();
     }
 
-    async fn agree(&self, provider: &Self) -> AgreementId {
+    pub async fn agree(&self, provider: &Self) -> AgreementId {
         let request = NegotiationRequest { provider: provider.did().clone(), dataset: DatasetId::parse("d").unwrap() };
         let pid = self.node.exchange.negotiate(&request).await.unwrap();
         let view = self.node.exchange.negotiation_end(&pid, Duration::from_secs(20)).await.unwrap();
         view.agreement.unwrap_or_else(|| panic!("{:?}", view.ended))
     }
 
-    async fn fetch(&self, request: FetchRequest) -> Result<(), Refusal> {
+    pub async fn fetch(&self, request: FetchRequest) -> Result<(), Refusal> {
         let (sender, mut events) = mpsc::unbounded_channel();
         self.node.exchange.fetch(request, sender).await;
         let mut last = None;
@@ -77,7 +87,7 @@ impl Actor {
         }
     }
 
-    fn client(&self, provider: &Self) -> reqwest::Client {
+    pub fn client(&self, provider: &Self) -> reqwest::Client {
         let base = provider.node.exchange.base_url.clone();
         let target = Target {
             peer: provider.did().clone(),
@@ -94,13 +104,13 @@ impl Actor {
         std::fs::read_to_string(entry.path()).unwrap()
     }
 
-    async fn count(&self, kind: Kind) -> usize {
+    pub async fn count(&self, kind: Kind) -> usize {
         let filter = Filter { agreement: None, kind: Some(kind) };
         self.node.exchange.receipts.list(&filter, 0, 10_000).await.unwrap().len()
     }
 }
 
-fn wanted(agreement: &AgreementId) -> FetchRequest {
+pub fn wanted(agreement: &AgreementId) -> FetchRequest {
     FetchRequest {
         agreement: agreement.clone(),
         purpose: "research".into(),
@@ -147,7 +157,7 @@ async fn an_agreement_that_runs_out_takes_its_copies_keys_with_it() {
 const ONCE: &str = "@id(\"see\") permit (principal, action in [Action::\"discover\", Action::\"negotiate\"], resource);
 @id(\"once\") @during(\"band(age, 10)\") permit (principal, action == Action::\"release\", resource) when { context.count < 1 };
 @id(\"read\") permit (principal, action == Action::\"read\", resource) when { context.count < 2 };";
-const OPEN: &str = "@id(\"open\") permit (principal, action, resource);";
+pub const OPEN: &str = "@id(\"open\") permit (principal, action, resource);";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_who_race_for_the_last_release_one_gets_it() {
@@ -356,7 +366,7 @@ async fn what_is_somebody_elses_answers_as_what_is_not_there() {
 }
 
 /// The same home again, on the same ports.
-async fn again(home: &Path, ports: counterseal::node::Running) -> Actor {
+pub async fn again(home: &Path, ports: counterseal::node::Running) -> Actor {
     let mut config = Config::load(home, []).unwrap();
     (config.listen.partner, config.listen.management) = (ports.partner, ports.management);
     let node = Node::start(home, config, Arc::new(SystemClock), Arc::new(SystemRandom), false).await.unwrap();

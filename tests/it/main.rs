@@ -6,3 +6,4 @@ mod demo;
 mod house;
 mod locks;
 mod refusals;
+mod streams;

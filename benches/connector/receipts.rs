@@ -1,9 +1,6 @@
-//! Ratios within one run: a decision by the size of everything published, durable signed receipts beside bare sled, and
-//! a sealed release beside a bare server. Prints the figures of docs/performance.md.
+//! Durable signed receipts beside bare sled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,79 +10,19 @@ use counterseal::{
         RandomExt as _, SigningKey, SystemRandom,
         jws::{KeyRole, Kid},
     },
-    id::{DatasetId, Did, ParticipantId, ReceiptId},
-    policy::{
-        Action, Column, ColumnKind, Columns, ContextFact, Facts, PolicySource, Principal, Resource, Slice, Value,
-        Verdict,
-    },
+    id::{Did, ReceiptId},
     receipt::{Commit, Committer, Kind, LogSigner, NewReceipt, Receipt, SeriesKey},
     store::{SledStore, Store},
     time::{Clock as _, SystemClock},
 };
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-fn slice(n: usize) -> Slice {
-    let text = format!(
-        "@id(\"p{n}\") @during(\"hash(id); band(age, 10)\") permit (principal in Group::\"research\", \
-         action == Action::\"release\", resource == Dataset::\"d{n}\") when {{ context.purpose == \"research\" && context.count < 3 }};"
-    );
-    let columns = Columns::new(vec![
-        Column { name: "id".into(), kind: ColumnKind::Integer },
-        Column { name: "age".into(), kind: ColumnKind::Integer },
-    ])
-    .expect("two columns");
-    let source = |name, text| PolicySource { name, text };
-    Slice::compile(source("p.cedar", &text), source("global", ""), "", "", &columns).expect("a policy")
-}
-
-fn facts(n: usize) -> Facts {
-    Facts {
-        principal: Principal {
-            id: ParticipantId::parse("did:web:research.invalid").expect("an id"),
-            jurisdiction: Some("CN-44".into()),
-            roles: BTreeSet::new(),
-            certifications: BTreeSet::new(),
-            groups: BTreeSet::from(["research".to_owned()]),
-        },
-        action: Action::Release,
-        resource: Resource {
-            dataset: DatasetId::parse(format!("d{n}")).expect("an id"),
-            collection: None,
-            provider: ParticipantId::parse("did:web:hospital.invalid").expect("an id"),
-            classification: None,
-        },
-        context: BTreeMap::from([
-            (ContextFact::Purpose, Value::Text("research".into())),
-            (ContextFact::Count, Value::Long(1)),
-        ]),
-    }
-}
-
-/// One decision in a connector that has published so many policies: each offer has a slice of its own.
-fn decisions(c: &mut Criterion) {
-    let slices: Vec<Slice> = (0..10_000).map(slice).collect();
-    let mut group = c.benchmark_group("decision");
-    for published in [1_usize, 100, 10_000] {
-        let facts: Vec<Facts> = (0..published).map(facts).collect();
-        let mut next = 0;
-        group.bench_function(BenchmarkId::from_parameter(published), |b| {
-            b.iter(|| {
-                // a stride that visits the offers in no order that a cache likes
-                next = (next + 7919) % published;
-                let decision = slices[next].decide(&facts[next]);
-                assert_eq!(decision.verdict, Verdict::Allow);
-                black_box(decision);
-            });
-        });
-    }
-    group.finish();
-}
+use crate::promise;
 
 const WRITERS: usize = 64;
 const ROUND: Duration = Duration::from_secs(3);
 
 /// Durable signed receipts with 64 writers, beside bare sled group commits of the same rows and bytes with the same sync.
-fn receipts(_: &mut Criterion) {
+pub fn receipts() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let did = Did::parse("did:web:hospital.invalid").expect("a DID");
@@ -127,10 +64,8 @@ fn receipts(_: &mut Criterion) {
         (count as f64 / begun.elapsed().as_secs_f64(), bytes)
     });
     let bare = bare_sled(&runtime, &folder.path().join("bare"), bytes);
-    println!(
-        "receipts: {signed:.0}/s signed and durable, {bare:.0}/s bare sled of the same rows: {:.2}×",
-        signed / bare
-    );
+    println!("receipts: {signed:.0}/s signed and durable, {bare:.0}/s bare sled of the same rows, bytes and sync");
+    promise("signed receipts, of bare sled", signed / bare, signed / bare >= 0.5);
 }
 
 /// The rows of a receipt: itself, two index rows, and with each group series, head and cursor rows.
@@ -194,6 +129,3 @@ fn bare_sled(runtime: &tokio::runtime::Runtime, path: &std::path::Path, bytes: u
         rate
     })
 }
-
-criterion_group!(benches, decisions, receipts);
-criterion_main!(benches);
