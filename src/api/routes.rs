@@ -39,6 +39,9 @@ pub struct AddPeer {
     /// What the operator says of it.
     #[serde(default)]
     pub attributes: Attributes,
+    /// How long we wait after answering this partner before we send what follows, in milliseconds.
+    #[serde(default)]
+    pub follow_up_delay_ms: u64,
 }
 
 /// Publishes an offer.
@@ -177,7 +180,9 @@ async fn peers(State(api): State<Api>) -> Answer<Value> {
 
 async fn add_peer(State(api): State<Api>, body: Bytes) -> Answer<Value> {
     let body: AddPeer = parse(&body)?;
-    Ok(Json(json!(api.exchange.add_peer(&body.file, body.attributes).await?)))
+    Ok(Json(json!(
+        api.exchange.add_peer(&body.file, body.attributes, Duration::from_millis(body.follow_up_delay_ms)).await?
+    )))
 }
 
 async fn revoke_peer(State(api): State<Api>, Path(did): Path<String>, body: Bytes) -> Answer<Value> {

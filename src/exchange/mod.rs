@@ -11,7 +11,9 @@ mod catalog;
 mod export;
 mod fetch;
 mod handler;
+mod inquire;
 mod negotiate;
+mod open;
 mod outbox;
 mod pair;
 mod publish;
@@ -64,11 +66,12 @@ pub use self::{
     catalog::{CatalogItem, RemoteOffer},
     fetch::{FetchEvent, FetchRequest},
     negotiate::{NegotiationRequest, NegotiationView},
+    open::{OpenProcesses, OpenReleases},
     outbox::{Outbox, Sequence},
     pair::{PeerView, own_statements},
     publish::Published,
     refusals::Refusals,
-    rows::{NegotiationRow, OpenReleases, TransferRow},
+    rows::{NegotiationRow, TransferRow},
     timer::Timer,
     use_copy::{CopyView, UseRequest, Used},
 };
@@ -124,6 +127,8 @@ pub struct Parts {
     pub connections: Arc<Connections>,
     /// Deadlines of open releases.
     pub open_releases: Arc<OpenReleases>,
+    /// Negotiations and transfers that are not over.
+    pub open_processes: Arc<OpenProcesses>,
     /// Slices of agreements, compiled.
     pub slices: Slices,
     /// Our own statements, oldest first.

@@ -1,6 +1,6 @@
 //! Pair: invitations, peers, and our own statement as it changes.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -97,8 +97,14 @@ impl Exchange {
     }
 
     /// Adds a partner by its invitation file, or updates what we say of it. Gives back its fingerprint, to be compared
-    /// by another channel.
-    pub async fn add_peer(&self, file: &Path, attributes: Attributes) -> Result<PeerView, Refusal> {
+    /// by another channel. `follow_up_delay` is how long we wait after answering this partner before we send what
+    /// follows from its message.
+    pub async fn add_peer(
+        &self,
+        file: &Path,
+        attributes: Attributes,
+        follow_up_delay: Duration,
+    ) -> Result<PeerView, Refusal> {
         let (invitation, statement) = Invitation::load(file).map_err(refuse("invitation-invalid"))?;
         if statement.did == self.us {
             return Err(Refusal::new(
@@ -140,7 +146,7 @@ impl Exchange {
             history: invitation.statements,
             state: PeerState::Active,
             attributes,
-            follow_up_delay_ms: 0,
+            follow_up_delay_ms: u64::try_from(follow_up_delay.as_millis()).unwrap_or(u64::MAX),
             added: self.clock.now(),
             statement,
         };

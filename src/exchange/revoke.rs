@@ -4,14 +4,14 @@ use crate::{
     agreement::{AgreementState, Status},
     crypto::jws::{self, Typ},
     error::Refusal,
-    exchange::{Exchange, refuse, retry, rows::TransferRow, use_copy::consumes},
+    exchange::{Exchange, open::Process, refuse, retry, rows::About, use_copy::consumes},
     id::{AgreementId, Did, Pid},
     identity::{Peer, PeerState},
     protocol::{
-        Party, TransferState,
+        Party,
         extension::{HalvesRequest, StatusAnswer},
     },
-    receipt::{Commit, Kind, PartnerHalf, list, read},
+    receipt::{Commit, Kind, PartnerHalf, read},
     vault::{CopyRow, CopyState},
 };
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Exchange {
         receipt.reason = Some(why.clone());
         let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
         self.tell_half(&mut commit, &agreement, &agreement.negotiation, Kind::Revoked, jws)?;
-        for pid in self.running_transfers(|row| row.agreement == *id).await? {
+        for pid in self.running_transfers(|process| process.agreement.as_ref() == Some(id)) {
             self.terminate_transfer(&mut commit, &pid, &why).await?;
         }
         commit.put(&row, &agreement).map_err(refuse("internal"))?;
@@ -62,7 +62,7 @@ impl Exchange {
         receipt.consumer = Some(did.clone().into());
         receipt.reason = Some(why.clone());
         self.node_receipt(&mut commit, receipt)?;
-        for pid in self.running_transfers(|row| row.peer == *did).await? {
+        for pid in self.running_transfers(|process| process.peer == *did) {
             self.terminate_transfer(&mut commit, &pid, &why).await?;
         }
         commit.put(&row, &peer).map_err(refuse("internal"))?;
@@ -74,16 +74,9 @@ impl Exchange {
         Ok(())
     }
 
-    async fn running_transfers(&self, of: impl Fn(&TransferRow) -> bool) -> Result<Vec<Pid>, Refusal> {
-        let rows = list::<TransferRow>(&*self.store, TransferRow::PREFIX.as_bytes(), None, 1_000_000)
-            .await
-            .map_err(refuse("store-unreadable"))?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| row.value)
-            .filter(|row| !matches!(row.state, TransferState::Completed | TransferState::Terminated) && of(row))
-            .map(|row| row.pid)
-            .collect())
+    fn running_transfers(&self, of: impl Fn(&Process) -> bool) -> Vec<Pid> {
+        let transfers = self.open_processes.that(|process| process.about == About::Transfer && of(process));
+        transfers.into_iter().map(|process| process.pid).collect()
     }
 
     /// The signed state of an agreement, for its consumer.

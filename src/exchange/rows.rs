@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::jws::Jws,
     error::Refusal,
-    id::{AgreementId, DatasetId, Did, MessageId, OfferId, Pid, ReceiptId, ReleaseId, Sha256},
+    id::{AgreementId, DatasetId, Did, MessageId, OfferId, Pid, ReceiptId, Sha256},
     protocol::{NegotiationState, Party, TransferState},
     receipt::row_key,
     time::Timestamp,
@@ -225,38 +225,4 @@ impl Letter {
 /// Where what a receipt commits to is kept.
 pub fn content_key(receipt: &ReceiptId, name: &str) -> Vec<u8> {
     row_key("c/", &[receipt.as_str(), name])
-}
-
-/// Deadlines of releases that wait for an acknowledgement; follows the store.
-#[derive(Default)]
-pub struct OpenReleases(std::sync::Mutex<std::collections::HashMap<ReleaseId, Timestamp>>);
-
-impl OpenReleases {
-    /// Those whose deadline has passed.
-    pub fn due(&self, now: Timestamp) -> Vec<ReleaseId> {
-        let open = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        open.iter().filter(|(_, deadline)| **deadline <= now).map(|(id, _)| id.clone()).collect()
-    }
-
-    /// No longer watched.
-    pub fn done(&self, id: &ReleaseId) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(id);
-    }
-}
-
-impl crate::receipt::Mirror for OpenReleases {
-    fn applied(&self, key: &[u8], value: Option<&[u8]>) {
-        if !key.starts_with(crate::dataplane::ReleaseRow::PREFIX.as_bytes()) {
-            return;
-        }
-        let Some(row) = value.and_then(|bytes| serde_json::from_slice::<crate::dataplane::ReleaseRow>(bytes).ok())
-        else {
-            return;
-        };
-        let mut open = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match row.state {
-            crate::dataplane::ReleaseState::Open => open.insert(row.id, row.deadline),
-            _ => open.remove(&row.id),
-        };
-    }
 }

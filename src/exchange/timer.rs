@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,6 +15,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between looks at agreements that have run out.
 const ENDS: u32 = 5;
+/// Ticks between looks at processes that have not moved for long.
+const INQUIRE: u32 = 30;
 /// Ticks between receipts of counted refusals.
 const FLUSH: u32 = 60;
 
@@ -29,6 +32,7 @@ impl Timer {
     /// Ticks until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = 0_u32;
+        let mut inquiry = JoinSet::new();
         while tokio::time::timeout(TICK, stop.cancelled()).await.is_err() {
             ticks += 1;
             if let Err(refusal) = self.deadlines().await {
@@ -39,6 +43,16 @@ impl Timer {
             {
                 tracing::error!(%refusal, "agreements could not be ended");
             }
+            // partners may be slow to answer: deadlines don't wait for them
+            if ticks.is_multiple_of(INQUIRE) && inquiry.is_empty() {
+                let exchange = self.0.clone();
+                inquiry.spawn(async move {
+                    if let Err(refusal) = exchange.inquire().await {
+                        tracing::error!(%refusal, "what partners say of processes could not be recorded");
+                    }
+                });
+            }
+            while inquiry.try_join_next().is_some() {}
             if ticks.is_multiple_of(FLUSH)
                 && let Err(refusal) = self.0.flush_refusals().await
             {

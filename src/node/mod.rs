@@ -33,7 +33,10 @@ use crate::{
     crypto::{Random, SigningKey},
     dataplane::{DataPlane, Grant, Grants, ReleaseRow},
     error::Refusal,
-    exchange::{Exchange, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices, Timer, own_statements},
+    exchange::{
+        Exchange, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices, Timer,
+        TransferRow, own_statements,
+    },
     identity::{KeyFileError, Keys, Peer, Peers, authenticate, did_document, verify_chain},
     net::{AddressGuard, Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
     offer::{self, Offers},
@@ -171,18 +174,24 @@ impl Node {
             process: std::process::id(),
         };
 
-        let (peers, offers, grants, open) = (
+        let (peers, offers, grants, open, processes) = (
             Arc::new(Peers::default()),
             Arc::new(Offers::default()),
             Arc::new(Grants::default()),
             Arc::new(OpenReleases::default()),
+            Arc::new(OpenProcesses::default()),
         );
         let mirrors: Vec<Arc<dyn Mirror>> =
-            vec![Arc::new(PeerMirror(peers.clone())), offers.clone(), grants.clone(), open.clone()];
-        for (prefix, mirror) in
-            [Peer::PREFIX, offer::PREFIX, Grant::PREFIX, ReleaseRow::PREFIX].into_iter().zip(&mirrors)
-        {
-            replay(&*store, prefix, &**mirror).await?;
+            vec![Arc::new(PeerMirror(peers.clone())), offers.clone(), grants.clone(), open.clone(), processes.clone()];
+        for (prefix, mirror) in [
+            (Peer::PREFIX, 0),
+            (offer::PREFIX, 1),
+            (Grant::PREFIX, 2),
+            (ReleaseRow::PREFIX, 3),
+            (NegotiationRow::PREFIX, 4),
+            (TransferRow::PREFIX, 4),
+        ] {
+            replay(&*store, prefix, &*mirrors[mirror]).await?;
         }
         let signer = LogSigner { origin: format!("{did}/log/1"), key: SigningKey::from_seed(*keys.log.seed()) };
         let committer = Committer::start(store.clone(), signer, mirrors).await?;
@@ -231,6 +240,7 @@ impl Node {
             moved: Arc::new(Notify::new()),
             connections: connections.clone(),
             open_releases: open,
+            open_processes: processes,
             slices: Slices::default(),
             refusals: Refusals::default(),
             statements,

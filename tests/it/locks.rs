@@ -29,6 +29,17 @@ async fn start(folder: &Path, name: &str, clock: Arc<dyn Clock>) -> Actor {
 
 /// A connector that partners reach at `public_url`.
 pub async fn start_at(folder: &Path, name: &str, clock: Arc<dyn Clock>, public_url: Option<String>) -> Actor {
+    start_with(folder, name, clock, public_url, |_| {}).await
+}
+
+/// A connector whose configuration is changed before it starts.
+pub async fn start_with(
+    folder: &Path,
+    name: &str,
+    clock: Arc<dyn Clock>,
+    public_url: Option<String>,
+    change: impl FnOnce(&mut Config),
+) -> Actor {
     let home = folder.join(name);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let did = Did::parse(format!("did:web:{name}.invalid")).unwrap();
@@ -36,6 +47,7 @@ pub async fn start_at(folder: &Path, name: &str, clock: Arc<dyn Clock>, public_u
     create(&home, &new, &SystemRandom, clock.now()).unwrap();
     let mut config = Config::load(&home, []).unwrap();
     config.release.deadline_seconds = 60;
+    change(&mut config);
     let node = Node::start(&home, config, clock, Arc::new(SystemRandom), false).await.unwrap();
     Actor { home, node }
 }
@@ -46,10 +58,15 @@ impl Actor {
     }
 
     pub async fn add(&self, other: &Self) {
+        self.add_waiting(other, Duration::ZERO).await;
+    }
+
+    /// Adds a partner that is to be given so much time before what follows is sent.
+    pub async fn add_waiting(&self, other: &Self, delay: Duration) {
         let path = other.home.join("invitation.json");
         let invitation: Invitation = other.node.exchange.invitation();
         std::fs::write(&path, serde_json::to_string(&invitation).unwrap()).unwrap();
-        self.node.exchange.add_peer(&path, Attributes::default()).await.unwrap();
+        self.node.exchange.add_peer(&path, Attributes::default(), delay).await.unwrap();
     }
 
     async fn publish(&self, policy: &str) {

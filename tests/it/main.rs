@@ -5,5 +5,6 @@ mod by_hand;
 mod demo;
 mod house;
 mod locks;
+mod outbox;
 mod refusals;
 mod streams;

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -89,7 +90,7 @@ impl Actor {
         let attributes =
             Attributes { groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..Attributes::default() };
         let (file, _) = other.invite()?;
-        Ok(self.node.exchange.add_peer(&file, attributes).await.map_err(refused)?.fingerprint)
+        Ok(self.node.exchange.add_peer(&file, attributes, Duration::ZERO).await.map_err(refused)?.fingerprint)
     }
 
     /// Publishes a dataset under a policy.
