@@ -31,6 +31,11 @@ impl House {
         house
     }
 
+    /// A home whose process somebody else runs.
+    pub fn elsewhere(home: PathBuf, name: &str) -> Self {
+        Self { home, did: format!("did:web:{name}.invalid"), process: None }
+    }
+
     /// `serve`, until it is ready.
     pub fn serve(&mut self) {
         self.serve_with(&[], &[]);
@@ -56,11 +61,6 @@ impl House {
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.join("serve.log")).unwrap_or_default()
-    }
-
-    /// The running server's process.
-    pub fn process_id(&self) -> u32 {
-        self.process.as_ref().unwrap().id()
     }
 
     /// SIGKILL: no goodbye.

@@ -3,6 +3,7 @@
 mod architecture;
 mod by_hand;
 mod demo;
+mod disk;
 mod house;
 mod locks;
 mod outbox;
