@@ -181,6 +181,12 @@ impl Config {
         }
     }
 
+    /// Names or addresses that our certificate is for, beside loopback: the host of `listen.public_url`.
+    pub fn certificate_hosts(&self) -> Vec<String> {
+        let url = self.listen.public_url.as_ref().and_then(|url| reqwest::Url::parse(url).ok());
+        url.and_then(|url| url.host_str().map(str::to_owned)).into_iter().collect()
+    }
+
     /// Reads `counterseal.toml` of this home, then the overrides from `environment`.
     pub fn load(home: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let path = home.join(FILE);

@@ -112,9 +112,7 @@ pub fn create(home: &Path, new: &NewHome, random: &dyn Random, now: Timestamp) -
     let text = toml::to_string(&config)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(home).with_context(|| home.display().to_string())?;
     fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
-    let hosts: Vec<String> =
-        new.public_url.iter().filter_map(|url| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned)).collect();
-    Keys::create(home, &new.did, &hosts, random, now)?;
+    Keys::create(home, &new.did, &config.certificate_hosts(), random, now)?;
     write(home, TOKEN, format!("{}\n", b64(&random.array::<32>())).as_bytes(), 0o600)?;
     let preface = "# Counterseal. Each value can be overridden by COUNTERSEAL_<SECTION>_<KEY>.\n# sources.roots: folders below which datasets may lie; relative to this file, never inside this home.\n\n";
     write(home, config::FILE, format!("{preface}{text}").as_bytes(), 0o600)?;

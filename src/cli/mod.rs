@@ -1,6 +1,6 @@
 //! The commands, one file each; what a terminal shows.
 //!
-//! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor` and
+//! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor`, `key` and
 //! `receipt verify|match` run alone. Results go to standard output, everything else to standard error.
 
 mod client;
@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod fetch;
 mod init;
+mod key;
 mod output;
 mod receipt;
 mod remote;
@@ -83,6 +84,9 @@ enum Command {
     Status,
     /// What is wrong with this home.
     Doctor,
+    /// Our own keys: rotate one, renew the certificate.
+    #[command(subcommand)]
+    Key(key::Key),
     /// Say that the wall clock is right although the last receipt is later.
     #[command(subcommand)]
     Clock(remote::ClockCommand),
@@ -151,6 +155,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init(args) => init::run(&home, args, &out).map(|()| done),
         Command::Serve(args) => serve::run(&home, args).await.map(|()| done),
         Command::Demo(args) => demo::run(args, &out).await,
+        Command::Key(command) => key::run(&home, command, &out).map(|()| done),
         Command::Doctor => doctor::run(&home, &out),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "counterseal", &mut std::io::stdout());

@@ -48,7 +48,7 @@ use crate::{
     dataplane::{DataPlane, Grants},
     error::Refusal,
     id::{AgreementId, Did, IdError, ReceiptId, Sha256},
-    identity::{Keys, Peer, Peers},
+    identity::{Keys, Peer, Peers, Statement},
     net::{Clients, Connections},
     offer::{Offer, Offers},
     policy::{Decision, Slice},
@@ -279,10 +279,14 @@ impl Exchange {
         if *kid.did() != self.us {
             return self.peers.verifying_key(kid);
         }
-        [(KeyRole::Signing, self.keys.signing.public()), (KeyRole::Token, self.keys.token.public())]
-            .into_iter()
-            .find(|(role, key)| Kid::of(&self.us, *role, key) == *kid)
-            .map(|(_, key)| key)
+        // statements were verified as a chain at start; older keys verify what we signed before they were rotated
+        let ours = self.statements.iter().rev().find_map(|statement| {
+            let keys = Statement::claimed(statement)?.keys;
+            [(KeyRole::Signing, keys.signing), (KeyRole::Token, keys.token)]
+                .into_iter()
+                .find(|(role, key)| Kid::of(&self.us, *role, key) == *kid)
+        });
+        ours.map(|(_, key)| key)
     }
 
     /// The hash of our newest statement.

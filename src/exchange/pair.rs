@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    crypto::jws::{self, Jws, Typ},
+    crypto::jws::Jws,
     error::Refusal,
     exchange::{Exchange, outbox::Draft, refuse, rows::About},
     id::{Did, Pid},
@@ -23,6 +23,8 @@ use crate::{
 
 /// Our own chain of statements.
 const OWN: &[u8] = b"self/statements";
+/// How many of them peers were told of (the letters may still wait).
+const TOLD: &[u8] = b"self/told";
 
 /// A peer, for people.
 #[derive(Clone, Debug, Serialize)]
@@ -56,38 +58,47 @@ impl From<&Peer> for PeerView {
 }
 
 /// Our chain of statements; where keys or endpoint changed since, a newer one is signed by the key before and added.
+/// `rotated` are the keys that take the place of `keys` when the statement that names them is on the disk.
 /// The second value says whether peers have to be told.
 pub async fn own_statements(
     store: &dyn Store,
     committer: &Committer,
     keys: &Keys,
+    rotated: Option<&Keys>,
     name: &str,
     endpoint: &str,
     now: Timestamp,
 ) -> Result<(Vec<Jws>, bool), Refusal> {
     let row: Row<Vec<Jws>> = read(store, OWN).await.map_err(refuse("store-unreadable"))?;
+    let told = read::<usize>(store, TOLD).await.map_err(refuse("store-unreadable"))?.value.unwrap_or(1);
     let mut chain = row.value.clone().unwrap_or_default();
     let newest = match chain.is_empty() {
         true => None,
         false => Some(verify_chain(&chain).map_err(refuse("statement-broken"))?),
     };
-    let next = Statement::own(keys, newest.as_ref().map_or(1, |newest| newest.seq + 1), name, endpoint, now)
-        .map_err(refuse("statement-invalid"))?;
+    let seq = newest.as_ref().map_or(1, |newest| newest.seq + 1);
+    let next =
+        Statement::own(rotated.unwrap_or(keys), seq, name, endpoint, now).map_err(refuse("statement-invalid"))?;
     if newest.as_ref().is_some_and(|newest| newest.says_the_same(&next)) {
-        return Ok((chain, false));
+        return Ok((chain.clone(), told < chain.len()));
     }
-    if newest.as_ref().is_some_and(|newest| newest.keys.signing != keys.signing.public()) {
+    // the first one is signed by the key that it names
+    let by = match &newest {
+        None => rotated.unwrap_or(keys),
+        Some(_) => keys,
+    };
+    if newest.as_ref().is_some_and(|newest| newest.keys.signing != by.signing.public()) {
         return Err(Refusal::new(
             "statement-key",
             "the signing key in this home is not the one in our newest statement: a rotation is signed by the key before",
         ));
     }
-    let told = newest.is_some();
-    chain.push(jws::sign(Typ::Statement, &keys.signing_kid(), &keys.signing, &next).map_err(refuse("internal"))?);
+    chain.push(next.sign(&by.signing).map_err(refuse("statement-invalid"))?);
     let mut commit = Commit::new();
     commit.put(&row, &chain).map_err(refuse("internal"))?;
     committer.commit(commit).await.map_err(super::commit_refusal)?;
-    Ok((chain, told))
+    let tell = told < chain.len();
+    Ok((chain, tell))
 }
 
 impl Exchange {
@@ -190,6 +201,8 @@ impl Exchange {
         let mut receipt = self.receipt(Kind::Rotated, None);
         receipt.refers = Some(statement.sha256());
         self.node_receipt(&mut commit, receipt)?;
+        let told = read::<usize>(&*self.store, TOLD).await.map_err(refuse("store-unreadable"))?;
+        commit.put(&told, &self.statements.len()).map_err(refuse("internal"))?;
         self.commit(commit).await?;
         self.post();
         Ok(())

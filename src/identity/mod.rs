@@ -11,7 +11,7 @@ mod peer;
 mod statement;
 
 pub use self::{
-    keys::{KeyFileError, Keys},
+    keys::{KeyFileError, Keys, Rotating},
     peer::{Attributes, Peer, PeerState, Peers, authenticate},
     statement::{
         Endpoints, Invitation, MAX_CHAIN, PublicKeys, Statement, StatementError, did_document, fingerprint,

@@ -143,6 +143,12 @@ impl Statement {
         Ok(jws::sign(Typ::Statement, &kid, by, &self.clone().checked()?)?)
     }
 
+    /// What a statement says, unverified: for one that was verified before.
+    pub fn claimed(statement: &Jws) -> Option<Self> {
+        let part = statement.as_str().split('.').nth(1)?;
+        serde_json::from_slice(&unb64(part).ok()?).ok()
+    }
+
     /// The signing key's id.
     pub fn signing_kid(&self) -> Kid {
         Kid::of(&self.did, KeyRole::Signing, &self.keys.signing)
@@ -249,10 +255,8 @@ pub(super) fn read_chain(chain: &[Jws]) -> Result<Vec<Statement>, StatementError
 /// Who signs the first is what the first itself says: its DID and key are what people compare.
 fn verify_first(first: &Jws) -> Result<Statement, StatementError> {
     let (_, kid) = jws::peek(first)?;
-    let part = first.as_str().split('.').nth(1).unwrap_or_default();
-    let bytes = unb64(part).map_err(|error| StatementError::Invitation(error.to_string()))?;
-    let claimed: Statement =
-        serde_json::from_slice(&bytes).map_err(|error| StatementError::Invitation(error.to_string()))?;
+    let claimed = Statement::claimed(first)
+        .ok_or_else(|| StatementError::Invitation("its first statement can't be read".into()))?;
     let verified = verify_by(first, kid.did(), &claimed.keys.signing)?.into_payload();
     if verified.did != *kid.did() {
         return Err(StatementError::Did { expected: kid.did().clone(), found: verified.did });

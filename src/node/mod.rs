@@ -157,7 +157,7 @@ impl Node {
         moved: bool,
     ) -> Result<Self, StartError> {
         let did = config.participant.did.clone();
-        let keys = Arc::new(Keys::load(home, &did)?);
+        let mut keys = Keys::load(home, &did)?;
         let token = read_token(home)?;
         let folder = home.join("store");
         let disk = SledStore::open(&folder)?;
@@ -199,8 +199,15 @@ impl Node {
 
         let base_url = config.public_url(running.partner);
         let now = clock.now();
+        let rotated = Keys::rotated(home, &did)?;
         let (statements, changed) =
-            own_statements(&*store, &committer, &keys, &config.participant.name, &base_url, now).await?;
+            own_statements(&*store, &committer, &keys, rotated.as_ref(), &config.participant.name, &base_url, now)
+                .await?;
+        if let Some(rotated) = rotated {
+            Keys::finish_rotation(home)?;
+            keys = rotated;
+        }
+        let keys = Arc::new(keys);
         let document = statement_document(&statements)?;
         write(home, "did.json", serde_json::to_string_pretty(&document).unwrap_or_default().as_bytes(), 0o644)?;
 

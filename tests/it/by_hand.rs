@@ -165,3 +165,48 @@ impl House {
         Some((value["code"].as_str()?.to_owned(), value["reason"].as_str()?.to_owned()))
     }
 }
+
+#[test]
+fn keys_rotate_and_partners_go_on_and_what_was_signed_before_still_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hospital, mut research) = paired(folder.path());
+    let agreement = agreed(&hospital, &research);
+    research.json(&["fetch", &agreement, "--purpose", "research"]);
+    let before = hospital.json(&["status"])["fingerprint"].clone();
+    for (house, roles) in [(&hospital, &["signing", "token"][..]), (&research, &["signing", "sealing"])] {
+        for role in roles {
+            house.json(&["key", "rotate", role]);
+        }
+        assert!(house.refused(&["key", "rotate", roles[0]]).1.contains("exists already"), "one waits");
+        house.json(&["key", "renew-certificate"]);
+    }
+    let listen = |house: &House| house.json(&["status"])["endpoint"].as_str().unwrap().replace("https://", "");
+    let places = [listen(&hospital), listen(&research)];
+    for (house, place) in [&mut hospital, &mut research].into_iter().zip(&places) {
+        house.stop();
+        house.serve_with(&[], &[("COUNTERSEAL_LISTEN_PARTNER", place)]);
+        assert!(!house.home.join("keys/signing.next.key").exists(), "the new key is in its place");
+    }
+    assert_ne!(hospital.json(&["status"])["fingerprint"], before);
+    // both heard of it, and have a receipt of it
+    for house in [&hospital, &research] {
+        until(|| {
+            let list = house.json(&["receipt", "list", "--kind", "rotated"]);
+            (list.as_array().unwrap().len() == 2).then_some(())
+        });
+    }
+    // the agreement that the old keys signed is still in force
+    assert_eq!(research.json(&["fetch", &agreement, "--purpose", "research"])["event"], "opened");
+    assert_eq!(research.ok(&["use", COHORT, "--purpose", "research"]).lines().count(), 687);
+    let trust = [hospital.path("invitation.json"), research.path("invitation.json")];
+    for house in [&hospital, &research] {
+        let file = house.path("export.json");
+        house.json(&["receipt", "export", "--out", &file]);
+        // trusted are the fingerprints from before: the chain of statements leads on from them
+        let verified = house.run(&["receipt", "verify", &file, "--trust", &trust[0], "--trust", &trust[1]]);
+        assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    // and a new agreement, sealed for the new key
+    publish_cohort(&hospital, &research.did);
+    assert_eq!(research.json(&["negotiate", &hospital.did, COHORT])["state"], "FINALIZED");
+}
