@@ -17,7 +17,7 @@ use crate::{
     bare::Job,
     house::{House, paired},
     promise,
-    start::status_kib,
+    start::{process_of, status_kib},
 };
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -68,8 +68,8 @@ pub fn releases() {
     for _ in 0..ROUNDS {
         for (best, (server, url, token)) in best.iter_mut().zip([
             (bare.id(), &bare_url, ""),
-            (hospital.process_id(), &sealed.url, &sealed.token),
-            (hospital.process_id(), &obliged.url, &obliged.token),
+            (process_of(&hospital), &sealed.url, &sealed.token),
+            (process_of(&hospital), &obliged.url, &obliged.token),
         ]) {
             let reading = runtime.block_on(read(&client, url, token, server));
             if best.is_none_or(|best| reading.wall < best.wall) {
@@ -103,7 +103,7 @@ pub fn releases() {
         println!("fetch, whole walk ({}): {:.1?}", release.name, begun.elapsed());
     }
     for (who, house) in [("provider", &hospital), ("consumer", &research)] {
-        let mib = status_kib(house.process_id(), "VmHWM:") as f64 / 1024.0;
+        let mib = status_kib(process_of(house), "VmHWM:") as f64 / 1024.0;
         promise(&format!("memory of the {who} under 100 MB over all of it"), mib, mib < 100.0);
     }
 }

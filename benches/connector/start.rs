@@ -15,7 +15,7 @@ pub fn start() {
         house.serve();
         times.push(begun.elapsed());
         std::thread::sleep(Duration::from_millis(500));
-        resident = resident.max(status_kib(house.process_id(), "VmRSS:"));
+        resident = resident.max(status_kib(process_of(&house), "VmRSS:"));
         house.stop();
     }
     times.sort();
@@ -25,6 +25,11 @@ pub fn start() {
     promise("start to ready under 100 ms (median)", median.as_secs_f64() * 1e3, median < Duration::from_millis(100));
     let mib = resident as f64 / 1024.0;
     promise("idle resident memory under 40 MB", mib, mib < 40.0);
+}
+
+/// The process of a running connector.
+pub fn process_of(house: &House) -> u32 {
+    counterseal::node::Running::load(&house.home).expect("a running connector").process
 }
 
 /// A figure of `/proc/<pid>/status`, in KiB.

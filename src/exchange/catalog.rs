@@ -1,6 +1,10 @@
 //! Catalog: what a peer may discover here, and what we may discover there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use reqwest::Method;
 use serde::Serialize;
@@ -13,7 +17,7 @@ use crate::{
     id::{DatasetId, Did, OfferId, Sha256},
     identity::Peer,
     offer::{self, LiveOffer, Offer, Sealing, SignedOffer},
-    policy::{Action, Verdict},
+    policy::{Action, ContextFact, Verdict},
     protocol::{
         Answer, Ask, BASE, CatalogPage, ProtocolError, ask,
         message::{self, Address, Catalog, CatalogRequest, Dataset},
@@ -61,7 +65,7 @@ impl Exchange {
     /// The catalog as this peer may see it.
     pub(super) fn catalog_for(
         &self,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         request: &CatalogRequest,
         page: Option<&str>,
     ) -> Result<CatalogPage, ProtocolError> {
@@ -105,7 +109,7 @@ impl Exchange {
     }
 
     /// One dataset with its offer, signed, or sealed to this peer. Whatever this peer may not see doesn't exist.
-    pub(super) fn dataset_for(&self, peer: &Peer, id: &DatasetId) -> Result<Dataset, ProtocolError> {
+    pub(super) fn dataset_for(&self, peer: &Arc<Peer>, id: &DatasetId) -> Result<Dataset, ProtocolError> {
         let offers = self.offers.of_dataset(id);
         let (live, signed) = offers
             .iter()
@@ -126,24 +130,33 @@ impl Exchange {
 
     /// The version of an offer that this peer may discover: it stands, is for everybody or for this peer, and the
     /// policy lets it.
-    pub(super) fn discoverable<'a>(&self, peer: &Peer, live: &'a Arc<LiveOffer>) -> Option<&'a SignedOffer> {
+    pub(super) fn discoverable<'a>(&self, peer: &Arc<Peer>, live: &'a Arc<LiveOffer>) -> Option<&'a SignedOffer> {
         let now = self.clock.now();
         let slice = live.slice.as_ref().ok()?;
         let signed = live.row.version_for(&peer.did)?;
         if live.row.withdrawn.is_some() || !live.row.offer.stands_at(now) {
             return None;
         }
-        let question = Question {
-            action: Action::Discover,
-            principal: principal_of_peer(peer),
-            offer: &live.row.offer,
-            agreement: None,
-            purpose: None,
-            address: None,
-            application: None,
-            now,
+        let allowed = || {
+            let question = Question {
+                action: Action::Discover,
+                principal: principal_of_peer(peer),
+                offer: &live.row.offer,
+                agreement: None,
+                purpose: None,
+                address: None,
+                application: None,
+                now,
+            };
+            decide(slice, &question).verdict == Verdict::Allow
         };
-        (decide(slice, &question).verdict == Verdict::Allow).then_some(signed)
+        let allowed = if slice.mentions(Action::Discover).contains(&ContextFact::Now) {
+            // the answer may be another one in a moment
+            allowed()
+        } else {
+            self.discoveries.remembered(peer, live, allowed)
+        };
+        allowed.then_some(signed)
     }
 
     fn entry(&self, live: &LiveOffer, signed: &SignedOffer) -> Result<Dataset, ProtocolError> {
@@ -225,6 +238,35 @@ impl Exchange {
         ask(&client, question).await.map_err(|problem| {
             Refusal::new("peer-unreachable", format!("`{}` could not be asked at {url}: {problem}", peer.did))
         })
+    }
+}
+
+/// Verdicts on discovering, by peer and offer, as long as both are the very ones that were decided on: a peer or an
+/// offer that changes is another one in memory.
+#[derive(Default)]
+pub struct Discoveries(Mutex<HashMap<Did, Seen>>);
+
+struct Seen {
+    peer: Arc<Peer>,
+    verdicts: HashMap<OfferId, (Arc<LiveOffer>, bool)>,
+}
+
+impl Discoveries {
+    fn remembered(&self, peer: &Arc<Peer>, live: &Arc<LiveOffer>, decide: impl FnOnce() -> bool) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Seen { peer: peer.clone(), verdicts: HashMap::new() };
+        let seen = known.entry(peer.did.clone()).or_insert_with(fresh);
+        if !Arc::ptr_eq(&seen.peer, peer) {
+            *seen = fresh();
+        }
+        match seen.verdicts.get(&live.row.offer.id) {
+            Some((decided, verdict)) if Arc::ptr_eq(decided, live) => *verdict,
+            _ => {
+                let verdict = decide();
+                seen.verdicts.insert(live.row.offer.id.clone(), (live.clone(), verdict));
+                verdict
+            }
+        }
     }
 }
 

@@ -63,7 +63,7 @@ use crate::{
 };
 
 pub use self::{
-    catalog::{CatalogItem, RemoteOffer},
+    catalog::{CatalogItem, Discoveries, RemoteOffer},
     fetch::{FetchEvent, FetchRequest},
     negotiate::{NegotiationRequest, NegotiationView},
     open::{OpenProcesses, OpenReleases},
@@ -129,6 +129,8 @@ pub struct Parts {
     pub open_releases: Arc<OpenReleases>,
     /// Negotiations and transfers that are not over.
     pub open_processes: Arc<OpenProcesses>,
+    /// What peers may discover, as decided.
+    pub discoveries: Discoveries,
     /// Slices of agreements, compiled.
     pub slices: Slices,
     /// Our own statements, oldest first.

@@ -5,12 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::{
+    crypto::jws,
     error::Refusal,
     exchange::{Exchange, refuse},
     id::{Did, OfferId, Sha256},
     offer::{self, DatasetDescription, Distribution, Offer, OfferFile, OfferRow, OfferedPolicy, SignedOffer},
     policy::{self, Columns, PolicySource, Slice},
-    receipt::{Commit, Kind, read},
+    receipt::{Commit, Kind, Row, read},
     source::{self, Format},
 };
 
@@ -120,14 +121,7 @@ impl Exchange {
         }
         let recipients: Vec<Option<Did>> =
             if audience.is_empty() { vec![None] } else { audience.iter().cloned().map(Some).collect() };
-        let mut signed = Vec::new();
-        for aud in recipients {
-            let supersedes = before
-                .and_then(|row| row.signed.iter().find(|signed| signed.aud == aud).map(|signed| signed.jws.sha256()));
-            let offer = Offer { aud: aud.clone(), supersedes, ..base.clone() };
-            let jws = offer.sign(&self.keys.signing_kid(), &self.keys.signing).map_err(refuse("internal"))?;
-            signed.push(SignedOffer { aud, jws });
-        }
+        let signed = self.signed_versions(&base, recipients, before)?;
         let next = OfferRow {
             version: before.map_or(0, |row| row.version) + 1,
             source: file.dataset.source,
@@ -138,16 +132,7 @@ impl Exchange {
             offer: base,
             signed,
         };
-        let mut commit = Commit::new();
-        for signed in &next.signed {
-            let mut receipt = self.receipt(Kind::Offered, None);
-            receipt.offer = Some(signed.jws.sha256());
-            receipt.consumer = signed.aud.clone().map(Into::into);
-            receipt.snapshot = Some(next.snapshot);
-            self.node_receipt(&mut commit, receipt)?;
-        }
-        commit.put(&row, &next).map_err(refuse("internal"))?;
-        self.commit(commit).await?;
+        self.commit_offer(&row, &next).await?;
         Ok(Published {
             id,
             version: next.version,
@@ -156,6 +141,62 @@ impl Exchange {
             sealed_for: audience,
             columns,
         })
+    }
+
+    /// An offer signed for everybody, or for each recipient; each supersedes the one before.
+    fn signed_versions(
+        &self,
+        base: &Offer,
+        recipients: impl IntoIterator<Item = Option<Did>>,
+        before: Option<&OfferRow>,
+    ) -> Result<Vec<SignedOffer>, Refusal> {
+        recipients
+            .into_iter()
+            .map(|aud| {
+                let supersedes = before.and_then(|row| {
+                    row.signed.iter().find(|signed| signed.aud == aud).map(|signed| signed.jws.sha256())
+                });
+                let offer = Offer { aud: aud.clone(), supersedes, ..base.clone() };
+                let jws = offer.sign(&self.keys.signing_kid(), &self.keys.signing).map_err(refuse("internal"))?;
+                Ok(SignedOffer { aud, jws })
+            })
+            .collect()
+    }
+
+    async fn commit_offer(&self, row: &Row<OfferRow>, next: &OfferRow) -> Result<(), Refusal> {
+        let mut commit = Commit::new();
+        for signed in &next.signed {
+            let mut receipt = self.receipt(Kind::Offered, None);
+            receipt.offer = Some(signed.jws.sha256());
+            receipt.consumer = signed.aud.clone().map(Into::into);
+            receipt.snapshot = Some(next.snapshot);
+            self.node_receipt(&mut commit, receipt)?;
+        }
+        commit.put(row, next).map_err(refuse("internal"))?;
+        self.commit(commit).await.map(|_| ())
+    }
+
+    /// Signs standing offers anew that a key signed which was rotated away: partners take new things by current keys
+    /// only.
+    pub async fn sign_offers_anew(&self) -> Result<(), Refusal> {
+        let current = self.keys.signing_kid();
+        for live in self.offers.all() {
+            let by_current = |signed: &SignedOffer| jws::peek(&signed.jws).is_ok_and(|(_, signer)| signer == current);
+            if live.row.withdrawn.is_some() || live.row.signed.iter().all(by_current) {
+                continue;
+            }
+            let key = offer::key(&live.row.offer.id);
+            let row = read::<OfferRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
+            let Some(before) = row.value.clone() else { continue };
+            let recipients: Vec<Option<Did>> = before.signed.iter().map(|signed| signed.aud.clone()).collect();
+            let next = OfferRow {
+                version: before.version + 1,
+                signed: self.signed_versions(&before.offer, recipients, Some(&before))?,
+                ..before
+            };
+            self.commit_offer(&row, &next).await?;
+        }
+        Ok(())
     }
 
     /// Withdraws an offer: no new agreements; those made hold.

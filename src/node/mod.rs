@@ -34,8 +34,8 @@ use crate::{
     dataplane::{DataPlane, Grant, Grants, ReleaseRow},
     error::Refusal,
     exchange::{
-        Exchange, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices, Timer,
-        TransferRow, own_statements,
+        Discoveries, Exchange, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices,
+        Timer, TransferRow, own_statements,
     },
     identity::{KeyFileError, Keys, Peer, Peers, authenticate, did_document, verify_chain},
     net::{AddressGuard, Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
@@ -248,6 +248,7 @@ impl Node {
             connections: connections.clone(),
             open_releases: open,
             open_processes: processes,
+            discoveries: Discoveries::default(),
             slices: Slices::default(),
             refusals: Refusals::default(),
             statements,
@@ -256,6 +257,7 @@ impl Node {
         });
         exchange.started().await?;
         exchange.finish_ended().await?;
+        exchange.sign_offers_anew().await?;
         if changed {
             exchange.push_statement().await?;
         }

@@ -1,15 +1,15 @@
 //! Offers as the provider keeps them: rows `o/…`, and the view of them in memory.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::jws::Jws,
-    id::{DatasetId, Did, OfferId, Sha256, SnapshotId},
+    id::{DatasetId, Did, OfferId, SnapshotId},
     offer::Offer,
     policy::Slice,
     receipt::{Mirror, row_key},
@@ -78,35 +78,49 @@ pub struct LiveOffer {
     pub slice: Result<Arc<Slice>, String>,
 }
 
-/// All offers of ours, by id; follows the store.
+impl LiveOffer {
+    fn stands(&self) -> bool {
+        self.row.withdrawn.is_none()
+    }
+
+    fn place(&self) -> (DatasetId, OfferId) {
+        (self.row.offer.dataset.id.clone(), self.row.offer.id.clone())
+    }
+}
+
+/// All offers of ours; follows the store.
 #[derive(Default)]
-pub struct Offers(RwLock<HashMap<Vec<u8>, Arc<LiveOffer>>>);
+pub struct Offers(RwLock<Shelf>);
+
+#[derive(Default)]
+struct Shelf {
+    by_key: HashMap<Vec<u8>, Arc<LiveOffer>>,
+    /// Those that are not withdrawn.
+    standing: BTreeMap<(DatasetId, OfferId), Arc<LiveOffer>>,
+    /// Ids of the standing offers of a dataset.
+    by_dataset: HashMap<DatasetId, BTreeSet<OfferId>>,
+}
 
 impl Offers {
     /// The offer with this id.
     pub fn get(&self, id: &OfferId) -> Option<Arc<LiveOffer>> {
-        self.read().get(&key(id)).cloned()
+        self.read().by_key.get(&key(id)).cloned()
     }
 
-    /// The standing offers of this dataset.
+    /// The standing offers of this dataset, by offer id.
     pub fn of_dataset(&self, dataset: &DatasetId) -> Vec<Arc<LiveOffer>> {
-        self.all().into_iter().filter(|live| live.row.offer.dataset.id == *dataset).collect()
-    }
-
-    /// The offer one of whose signed versions has this hash.
-    pub fn by_hash(&self, hash: &Sha256) -> Option<Arc<LiveOffer>> {
-        self.read().values().find(|live| live.row.signed.iter().any(|signed| signed.jws.sha256() == *hash)).cloned()
+        let shelf = self.read();
+        let ids = shelf.by_dataset.get(dataset).into_iter().flatten();
+        ids.filter_map(|id| shelf.standing.get(&(dataset.clone(), id.clone()))).cloned().collect()
     }
 
     /// All that are not withdrawn, by dataset and offer id.
     pub fn all(&self) -> Vec<Arc<LiveOffer>> {
-        let mut all: Vec<_> = self.read().values().filter(|live| live.row.withdrawn.is_none()).cloned().collect();
-        all.sort_by(|a, b| (&a.row.offer.dataset.id, &a.row.offer.id).cmp(&(&b.row.offer.dataset.id, &b.row.offer.id)));
-        all
+        self.read().standing.values().cloned().collect()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Vec<u8>, Arc<LiveOffer>>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,10 +140,21 @@ impl Mirror for Offers {
                 None
             }
         });
-        let mut offers = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match live {
-            Some(live) => offers.insert(key.to_vec(), live),
-            None => offers.remove(key),
-        };
+        let mut shelf = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = shelf.by_key.remove(key) {
+            let (dataset, id) = before.place();
+            if let Some(ids) = shelf.by_dataset.get_mut(&dataset) {
+                ids.remove(&id);
+            }
+            shelf.standing.remove(&(dataset, id));
+        }
+        if let Some(live) = live {
+            if live.stands() {
+                let (dataset, id) = live.place();
+                shelf.by_dataset.entry(dataset.clone()).or_default().insert(id.clone());
+                shelf.standing.insert((dataset, id), live.clone());
+            }
+            shelf.by_key.insert(key.to_vec(), live);
+        }
     }
 }

@@ -417,3 +417,18 @@ async fn what_waits_in_the_outbox_survives_a_restart_and_arrives() {
     assert_eq!(consumer.count(Kind::Deleted).await, 1, "the copy's key went with it");
     assert_eq!(provider.count(Kind::Revoked).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_may_discover_follows_offer_and_peer_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (provider, consumer, _) = pair_with(folder.path(), OPEN, Arc::new(SystemClock)).await;
+    let sees = async || consumer.node.exchange.catalog_of(provider.did()).await.unwrap().len();
+    assert_eq!((sees().await, sees().await), (1, 1));
+    provider.publish("@id(\"g\") permit (principal in Group::\"research\", action, resource);").await;
+    assert_eq!((sees().await, sees().await), (0, 0), "the offer changed");
+    let attributes = Attributes { groups: ["research".to_owned()].into(), ..Attributes::default() };
+    provider.node.exchange.add_peer(&consumer.home.join("invitation.json"), attributes, Duration::ZERO).await.unwrap();
+    assert_eq!((sees().await, sees().await), (1, 1), "the peer changed");
+    provider.node.exchange.withdraw(&counterseal::id::OfferId::parse("o").unwrap()).await.unwrap();
+    assert_eq!(sees().await, 0, "withdrawn");
+}

@@ -1,6 +1,6 @@
 //! What peers send: duplicates by `@id`, then the machine, then what follows; one commit.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ impl Exchange {
     /// Takes a negotiation message: duplicates by `@id`, then the machine, then what follows; one commit.
     pub(in crate::exchange) async fn take_negotiation(
         &self,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         remote: SocketAddr,
         receiver: Party,
         pid: Option<&Pid>,
@@ -48,7 +48,7 @@ impl Exchange {
 
     async fn negotiation_step(
         &self,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         remote: SocketAddr,
         receiver: Party,
         pid: Option<&Pid>,
@@ -145,7 +145,13 @@ impl Exchange {
 
     /// A consumer's first request.
 
-    async fn begin(&self, peer: &Peer, remote: SocketAddr, id: Option<&MessageId>, request: &ContractRequest) -> Step {
+    async fn begin(
+        &self,
+        peer: &Arc<Peer>,
+        remote: SocketAddr,
+        id: Option<&MessageId>,
+        request: &ContractRequest,
+    ) -> Step {
         let by_peer = NegotiationRow::peer_key(&peer.did, &request.consumer_pid);
         let known = read::<Pid>(&*self.store, &by_peer).await.map_err(unreadable)?;
         if let Some(pid) = &known.value {
