@@ -144,7 +144,6 @@ impl Exchange {
     }
 
     /// A consumer's first request.
-
     async fn begin(
         &self,
         peer: &Arc<Peer>,
