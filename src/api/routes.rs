@@ -22,7 +22,7 @@ use crate::{
     api::{Api, Problem},
     error::Refusal,
     evidence,
-    exchange::{CopyView, FetchRequest, NegotiationRequest, NegotiationView, UseRequest},
+    exchange::{CopyView, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did, OfferId, ReceiptId, ReleaseId},
     identity::Attributes,
     receipt::{Filter, Kind, Stored},
@@ -39,6 +39,9 @@ pub struct AddPeer {
     /// What the operator says of it.
     #[serde(default)]
     pub attributes: Attributes,
+    /// The fingerprint that the partner read out: another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// How long we wait after answering this partner before we send what follows, in milliseconds.
     #[serde(default)]
     pub follow_up_delay_ms: u64,
@@ -180,9 +183,12 @@ async fn peers(State(api): State<Api>) -> Answer<Value> {
 
 async fn add_peer(State(api): State<Api>, body: Bytes) -> Answer<Value> {
     let body: AddPeer = parse(&body)?;
-    Ok(Json(json!(
-        api.exchange.add_peer(&body.file, body.attributes, Duration::from_millis(body.follow_up_delay_ms)).await?
-    )))
+    let pairing = Pairing {
+        attributes: body.attributes,
+        fingerprint: body.fingerprint,
+        follow_up_delay: Duration::from_millis(body.follow_up_delay_ms),
+    };
+    Ok(Json(json!(api.exchange.add_peer(&body.file, pairing).await?)))
 }
 
 async fn revoke_peer(State(api): State<Api>, Path(did): Path<String>, body: Bytes) -> Answer<Value> {

@@ -41,6 +41,9 @@ pub enum Peer {
         /// Its jurisdiction, such as CN-44.
         #[arg(long)]
         jurisdiction: Option<String>,
+        /// The fingerprint that the partner told you; with it, another one is refused.
+        #[arg(long)]
+        fingerprint: Option<String>,
         /// Milliseconds to wait after answering this partner before the message that follows is sent; for connectors
         /// that need the time.
         #[arg(long, value_name = "MS", default_value_t = 0)]
@@ -141,14 +144,15 @@ pub async fn peer(client: &Client, command: Peer, out: &Output) -> anyhow::Resul
                 )
             });
         }
-        Peer::Add { invitation, group, role, certification, jurisdiction, follow_up_delay } => {
+        Peer::Add { invitation, group, role, certification, jurisdiction, fingerprint, follow_up_delay } => {
             let attributes = Attributes {
                 jurisdiction,
                 roles: role.into_iter().collect(),
                 certifications: certification.into_iter().collect(),
                 groups: group.into_iter().collect(),
             };
-            let body = AddPeer { file: absolute(&invitation)?, attributes, follow_up_delay_ms: follow_up_delay };
+            let body =
+                AddPeer { file: absolute(&invitation)?, attributes, fingerprint, follow_up_delay_ms: follow_up_delay };
             let answer = client.post("/v1/peers", &body).await?;
             out.show(&answer, |peer| {
                 format!(

@@ -68,7 +68,7 @@ pub use self::{
     negotiate::{NegotiationRequest, NegotiationView},
     open::{OpenProcesses, OpenReleases},
     outbox::{Outbox, Sequence},
-    pair::{PeerView, own_statements},
+    pair::{Pairing, PeerView, own_statements},
     publish::Published,
     refusals::Refusals,
     rows::{NegotiationRow, TransferRow},

@@ -10,7 +10,8 @@ use crate::{
     exchange::{Exchange, outbox::Draft, refuse, rows::About},
     id::{Did, Pid},
     identity::{
-        Attributes, Invitation, Keys, MAX_CHAIN, Peer, PeerState, Statement, fingerprint, verify_chain, verify_next,
+        Attributes, Invitation, Keys, MAX_CHAIN, Peer, PeerState, Statement, fingerprint, same_fingerprint,
+        verify_chain, verify_next,
     },
     protocol::{
         BASE,
@@ -25,6 +26,17 @@ use crate::{
 const OWN: &[u8] = b"self/statements";
 /// How many of them peers were told of (the letters may still wait).
 const TOLD: &[u8] = b"self/told";
+
+/// What our operator says of a partner when adding it.
+#[derive(Clone, Debug, Default)]
+pub struct Pairing {
+    /// Facts in decisions.
+    pub attributes: Attributes,
+    /// The fingerprint that the partner read out, if it is known already.
+    pub fingerprint: Option<String>,
+    /// How long we wait after answering this partner before we send what follows from its message.
+    pub follow_up_delay: Duration,
+}
 
 /// A peer, for people.
 #[derive(Clone, Debug, Serialize)]
@@ -108,15 +120,20 @@ impl Exchange {
     }
 
     /// Adds a partner by its invitation file, or updates what we say of it. Gives back its fingerprint, to be compared
-    /// by another channel. `follow_up_delay` is how long we wait after answering this partner before we send what
-    /// follows from its message.
-    pub async fn add_peer(
-        &self,
-        file: &Path,
-        attributes: Attributes,
-        follow_up_delay: Duration,
-    ) -> Result<PeerView, Refusal> {
+    /// by another channel.
+    pub async fn add_peer(&self, file: &Path, pairing: Pairing) -> Result<PeerView, Refusal> {
         let (invitation, statement) = Invitation::load(file).map_err(refuse("invitation-invalid"))?;
+        let shown = fingerprint(&invitation.statements);
+        if let Some(told) = &pairing.fingerprint
+            && !same_fingerprint(told, &shown)
+        {
+            return Err(Refusal::new(
+                "fingerprint-differs",
+                format!(
+                    "the invitation's fingerprint is {shown}, not the one that you were told: it is not the partner's, or was changed on its way"
+                ),
+            ));
+        }
         if statement.did == self.us {
             return Err(Refusal::new(
                 "invitation-own",
@@ -156,8 +173,8 @@ impl Exchange {
             did: statement.did.clone(),
             history: invitation.statements,
             state: PeerState::Active,
-            attributes,
-            follow_up_delay_ms: u64::try_from(follow_up_delay.as_millis()).unwrap_or(u64::MAX),
+            attributes: pairing.attributes,
+            follow_up_delay_ms: u64::try_from(pairing.follow_up_delay.as_millis()).unwrap_or(u64::MAX),
             added: self.clock.now(),
             statement,
         };

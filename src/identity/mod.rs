@@ -8,11 +8,13 @@ pub mod token;
 
 mod keys;
 mod peer;
+mod rotation;
 mod statement;
 
 pub use self::{
-    keys::{KeyFileError, Keys, Rotating},
+    keys::{KeyFileError, Keys},
     peer::{Attributes, Peer, PeerState, Peers, authenticate},
+    rotation::Rotating,
     statement::{
         Endpoints, Invitation, MAX_CHAIN, PublicKeys, Statement, StatementError, did_document, fingerprint,
         same_fingerprint, verify_chain, verify_next,

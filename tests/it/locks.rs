@@ -7,7 +7,7 @@ use counterseal::{
     config::Config,
     crypto::SystemRandom,
     error::Refusal,
-    exchange::{FetchEvent, FetchRequest, NegotiationRequest, UseRequest},
+    exchange::{FetchEvent, FetchRequest, NegotiationRequest, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did},
     identity::{Attributes, Invitation},
     net::{Clients, Target},
@@ -66,7 +66,7 @@ impl Actor {
         let path = other.home.join("invitation.json");
         let invitation: Invitation = other.node.exchange.invitation();
         std::fs::write(&path, serde_json::to_string(&invitation).unwrap()).unwrap();
-        self.node.exchange.add_peer(&path, Attributes::default(), delay).await.unwrap();
+        self.node.exchange.add_peer(&path, Pairing { follow_up_delay: delay, ..Pairing::default() }).await.unwrap();
     }
 
     async fn publish(&self, policy: &str) {
@@ -427,7 +427,12 @@ async fn what_a_peer_may_discover_follows_offer_and_peer_at_once() {
     provider.publish("@id(\"g\") permit (principal in Group::\"research\", action, resource);").await;
     assert_eq!((sees().await, sees().await), (0, 0), "the offer changed");
     let attributes = Attributes { groups: ["research".to_owned()].into(), ..Attributes::default() };
-    provider.node.exchange.add_peer(&consumer.home.join("invitation.json"), attributes, Duration::ZERO).await.unwrap();
+    provider
+        .node
+        .exchange
+        .add_peer(&consumer.home.join("invitation.json"), Pairing { attributes, ..Pairing::default() })
+        .await
+        .unwrap();
     assert_eq!((sees().await, sees().await), (1, 1), "the peer changed");
     provider.node.exchange.withdraw(&counterseal::id::OfferId::parse("o").unwrap()).await.unwrap();
     assert_eq!(sees().await, 0, "withdrawn");

@@ -19,6 +19,26 @@ fn commands_without_a_home_or_a_running_connector_say_what_to_do() {
 }
 
 #[test]
+fn a_swapped_invitation_has_another_fingerprint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hospital, mut research, mut mallory) = (
+        House::new(folder.path(), "hospital"),
+        House::new(folder.path(), "research"),
+        House::new(&folder.path().join("elsewhere"), "research"),
+    );
+    for house in [&mut hospital, &mut research, &mut mallory] {
+        house.serve();
+    }
+    let told = research.json(&["peer", "invite", "--out", &research.path("i.json")])["fingerprint"].clone();
+    mallory.json(&["peer", "invite", "--out", &mallory.path("i.json")]);
+    let (code, sentence) =
+        hospital.refused(&["peer", "add", &mallory.path("i.json"), "--fingerprint", told.as_str().unwrap()]);
+    assert!(code == "fingerprint-differs" && sentence.contains("told"), "{code}: {sentence}");
+    assert_eq!(hospital.json(&["peer", "list"]).as_array().unwrap().len(), 0);
+    hospital.json(&["peer", "add", &research.path("i.json"), "--fingerprint", &told.as_str().unwrap().to_lowercase()]);
+}
+
+#[test]
 fn a_connector_that_can_not_start_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = House::new(folder.path(), "first");

@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -17,7 +16,7 @@ use crate::{
     crypto::SystemRandom,
     error::Refusal,
     evidence::Bundle,
-    exchange::{FetchEvent, FetchRequest, NegotiationRequest, NegotiationView, UseRequest},
+    exchange::{FetchEvent, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
     id::{AgreementId, CopyId, DatasetId, Did},
     identity::{Attributes, Invitation},
     node::Node,
@@ -90,7 +89,13 @@ impl Actor {
         let attributes =
             Attributes { groups: groups.iter().map(|group| (*group).to_owned()).collect(), ..Attributes::default() };
         let (file, _) = other.invite()?;
-        Ok(self.node.exchange.add_peer(&file, attributes, Duration::ZERO).await.map_err(refused)?.fingerprint)
+        Ok(self
+            .node
+            .exchange
+            .add_peer(&file, Pairing { attributes, ..Pairing::default() })
+            .await
+            .map_err(refused)?
+            .fingerprint)
     }
 
     /// Publishes a dataset under a policy.
