@@ -115,7 +115,7 @@ fn write_rows(path: &Path) -> u64 {
     let (mut length, mut n) = (17_u64, 0_u64);
     while length < 1 << 30 {
         let row = format!(
-            "{n},{},{},follow-up visit {:06x}-{:06x} without findings, next in {} months\n",
+            "{n},{},{},follow-up visit {:06x}-{:06x} without findings; next in {} months\n",
             n % 97,
             ["Guangzhou", "Shenzhen", "Foshan", "Zhuhai"][(n % 4) as usize],
             n.wrapping_mul(2_654_435_761) & 0xff_ffff,
