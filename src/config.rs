@@ -68,6 +68,9 @@ pub struct Config {
     /// How messages are delivered.
     #[serde(default)]
     pub outbox: Outbox,
+    /// How steps wait for people.
+    #[serde(default)]
+    pub approval: Approval,
     /// Whom we may ask inside our own network.
     #[serde(default)]
     pub outbound: Outbound,
@@ -91,6 +94,16 @@ pub struct Listen {
     pub partner: SocketAddr,
     /// Management API; loopback.
     pub management: SocketAddr,
+    /// Foreign connectors, which have no certificate of ours and present a token: plain HTTP. Loopback only, unless
+    /// `behind_proxy` says that a proxy of the operator's stands before it and speaks TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain: Option<SocketAddr>,
+    /// The address by which foreign connectors reach us, where it differs from `plain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_url: Option<String>,
+    /// A proxy of the operator's stands before `plain`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub behind_proxy: bool,
     /// The address by which partners reach us, where it differs from `partner` (a proxy, a name).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
@@ -135,6 +148,14 @@ pub struct Outbox {
     pub attempt_seconds: u64,
 }
 
+/// `[approval]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approval {
+    /// Seconds that a step may wait for a person before the process ends, with a reason.
+    pub deadline_seconds: u64,
+}
+
 /// `[outbound]`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -151,6 +172,9 @@ impl Default for Listen {
             partner: SocketAddr::from(([127, 0, 0, 1], 8443)),
             management: SocketAddr::from(([127, 0, 0, 1], 8444)),
             public_url: None,
+            plain: None,
+            plain_url: None,
+            behind_proxy: false,
         }
     }
 }
@@ -158,6 +182,12 @@ impl Default for Listen {
 impl Default for Release {
     fn default() -> Self {
         Self { deadline_seconds: 24 * 3600 }
+    }
+}
+
+impl Default for Approval {
+    fn default() -> Self {
+        Self { deadline_seconds: 7 * 24 * 3600 }
     }
 }
 
@@ -177,6 +207,7 @@ impl Config {
             policy: Policy::default(),
             release: Release::default(),
             outbox: Outbox::default(),
+            approval: Approval::default(),
             outbound: Outbound::default(),
         }
     }
@@ -216,6 +247,20 @@ impl Config {
         }
     }
 
+    /// The URL by which foreign connectors reach us: the plain listener's, or the partners' if there is none.
+    pub fn plain_url(&self, bound: Option<SocketAddr>, partner: SocketAddr) -> String {
+        match (&self.listen.plain_url, bound) {
+            (Some(url), _) => url.trim_end_matches('/').to_owned(),
+            (None, Some(bound)) => format!("http://{bound}"),
+            (None, None) => self.public_url(partner),
+        }
+    }
+
+    /// How long a step may wait for a person.
+    pub fn approval_deadline(&self) -> Duration {
+        Duration::from_secs(self.approval.deadline_seconds)
+    }
+
     /// How long a message is tried.
     pub fn give_up_after(&self) -> Duration {
         Duration::from_secs(self.outbox.give_up_seconds)
@@ -238,6 +283,16 @@ impl Config {
                 problem: "partners reach a connector by https:// only",
             });
         }
+        if let Some(plain) = self.listen.plain
+            && !plain.ip().is_loopback()
+            && !self.listen.behind_proxy
+        {
+            return Err(ConfigError::Value {
+                key: "listen.plain",
+                value: plain.to_string(),
+                problem: "plain HTTP is for loopback; set listen.behind_proxy = true if a proxy of yours speaks TLS before it",
+            });
+        }
         if self.listen.public_url.is_none() && self.listen.partner.ip().is_unspecified() {
             return Err(ConfigError::Value {
                 key: "listen.partner",
@@ -249,6 +304,7 @@ impl Config {
             ("release.deadline_seconds", self.release.deadline_seconds),
             ("outbox.give_up_seconds", self.outbox.give_up_seconds),
             ("outbox.attempt_seconds", self.outbox.attempt_seconds),
+            ("approval.deadline_seconds", self.approval.deadline_seconds),
         ] {
             if value == 0 || value > 366 * 24 * 3600 {
                 return Err(ConfigError::Value {
@@ -269,7 +325,9 @@ fn overlay(table: &mut toml::Table, environment: impl IntoIterator<Item = (Strin
         let Some(rest) = name.strip_prefix("COUNTERSEAL_") else { continue };
         let rest = rest.to_ascii_lowercase();
         let Some((section, key)) = rest.split_once('_') else { continue };
-        if !["participant", "listen", "sources", "policy", "release", "outbox", "outbound"].contains(&section) {
+        if !["participant", "listen", "sources", "policy", "release", "outbox", "outbound", "approval"]
+            .contains(&section)
+        {
             continue;
         }
         // a TOML value where it is one (`5`, `["a"]`), else a string

@@ -67,6 +67,19 @@ macro_rules! opaque_ids {
             }
         }
 
+        // equal texts are equal ids, and hash alike: maps are asked by text
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -122,6 +135,18 @@ opaque_ids! {
 impl From<Did> for ParticipantId {
     fn from(did: Did) -> Self {
         Self(did.0)
+    }
+}
+
+impl PartialEq<Did> for ParticipantId {
+    fn eq(&self, did: &Did) -> bool {
+        self.0 == did.0
+    }
+}
+
+impl PartialEq<ParticipantId> for Did {
+    fn eq(&self, participant: &ParticipantId) -> bool {
+        self.0 == participant.0
     }
 }
 

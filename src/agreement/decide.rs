@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use crate::{
     agreement::{AgreementRow, PartyFacts},
     id::ParticipantId,
-    identity::Peer,
+    identity::Attributes,
     offer::Offer,
     policy::{Action, ContextFact, Decision, Facts, Principal, Resource, Slice, Value},
     time::Timestamp,
@@ -46,7 +46,7 @@ pub fn decide(slice: &Slice, question: &Question<'_>) -> Decision {
         resource: Resource {
             dataset: question.offer.dataset.id.clone(),
             collection: question.offer.dataset.collection.clone(),
-            provider: ParticipantId::from(question.offer.provider.clone()),
+            provider: question.offer.provider.clone(),
             classification: question.offer.dataset.classification.clone(),
         },
         context,
@@ -77,21 +77,21 @@ fn spent(question: &Question<'_>) -> u64 {
     }
 }
 
-/// A peer as principal, with what our operator said of it at pairing.
-pub fn principal_of_peer(peer: &Peer) -> Principal {
+/// A partner as principal, with what our operator says of it.
+pub fn principal_of_partner(id: ParticipantId, attributes: &Attributes) -> Principal {
     Principal {
-        id: peer.did.clone().into(),
-        jurisdiction: peer.attributes.jurisdiction.clone(),
-        roles: peer.attributes.roles.clone(),
-        certifications: peer.attributes.certifications.clone(),
-        groups: peer.attributes.groups.clone(),
+        id,
+        jurisdiction: attributes.jurisdiction.clone(),
+        roles: attributes.roles.clone(),
+        certifications: attributes.certifications.clone(),
+        groups: attributes.groups.clone(),
     }
 }
 
 /// A party as principal, with what both signed of it.
 pub fn principal_of_party(party: &PartyFacts) -> Principal {
     Principal {
-        id: party.did.clone().into(),
+        id: party.id.clone(),
         jurisdiction: party.jurisdiction.clone(),
         roles: party.roles.clone(),
         certifications: party.certifications.clone(),

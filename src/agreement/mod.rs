@@ -8,6 +8,6 @@ mod decide;
 mod object;
 mod row;
 
-pub use decide::{Question, decide, principal_of_party, principal_of_peer};
+pub use decide::{Question, decide, principal_of_partner, principal_of_party};
 pub use object::{Agreement, AgreementState, Enforcer, ManifestClause, PartyFacts, Status, manifest, verify};
 pub use row::{AgreementRow, KnownStatus, OpenRelease, PREFIX, SeriesSecret, SourcePin, key};

@@ -9,7 +9,8 @@ use crate::{
         VerifyingKey,
         jws::{self, Jws, Kid, Typ, Verified},
     },
-    id::{AgreementId, DatasetId, Did, OfferId, Sha256},
+    id::{AgreementId, DatasetId, OfferId, ParticipantId, Sha256},
+    identity::Partner,
     policy::{Clause, FactSource, Slice},
     time::Timestamp,
 };
@@ -53,10 +54,11 @@ pub struct Agreement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PartyFacts {
-    /// Its DID.
-    pub did: Did,
-    /// SHA-256 of the statement that it had.
-    pub statement: Sha256,
+    /// Who: a DID for Counterseal peers.
+    pub id: ParticipantId,
+    /// SHA-256 of the statement that it had, if it makes any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<Sha256>,
     /// Set by the other's operator at pairing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jurisdiction: Option<String>,
@@ -69,6 +71,33 @@ pub struct PartyFacts {
     /// Likewise.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
+}
+
+impl PartyFacts {
+    /// A party of which nothing is said.
+    pub const fn plain(id: ParticipantId, statement: Option<Sha256>) -> Self {
+        Self {
+            id,
+            statement,
+            jurisdiction: None,
+            roles: BTreeSet::new(),
+            certifications: BTreeSet::new(),
+            groups: BTreeSet::new(),
+        }
+    }
+
+    /// A partner, with what our operator says of it.
+    pub fn of(partner: &Partner) -> Self {
+        let attributes = partner.attributes().clone();
+        Self {
+            id: partner.id(),
+            statement: partner.certificate().map(|peer| peer.statement_sha256()),
+            jurisdiction: attributes.jurisdiction,
+            roles: attributes.roles,
+            certifications: attributes.certifications,
+            groups: attributes.groups,
+        }
+    }
 }
 
 /// One clause of the policy and who sees to it.
@@ -130,7 +159,7 @@ pub fn manifest(slice: &Slice) -> Vec<ManifestClause> {
 /// Checks a party's signature over an agreement.
 pub fn verify(
     jws: &Jws,
-    signer: &Did,
+    signer: &impl AsRef<str>,
     key: impl FnOnce(&Kid) -> Option<VerifyingKey>,
 ) -> Result<Verified<Agreement>, jws::JwsError> {
     jws::verify(jws, Typ::Agreement, signer, key)

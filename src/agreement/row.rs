@@ -8,7 +8,8 @@ use crate::{
     agreement::{Agreement, AgreementState, Status},
     crypto::{b64, jws::Jws, sha256, unb64},
     error::Refusal,
-    id::{AgreementId, Did, Pid, ReleaseId, Sha256, SnapshotId},
+    id::{AgreementId, ParticipantId, Pid, ReleaseId, Sha256, SnapshotId},
+    offer::Approval,
     protocol::Party,
     receipt::{SeriesKey, row_key},
     time::Timestamp,
@@ -32,10 +33,17 @@ pub struct AgreementRow {
     pub ours: Party,
     /// The negotiation that made it.
     pub negotiation: Pid,
-    /// The offer's JWS.
+    /// The offer's JWS; in a one-sided agreement by us, whoever provides.
     pub offer: Jws,
+    /// Whether only we have signed: a foreign connector's agreement, or one that was concluded elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_sided: bool,
+    /// Who takes our steps in its transfers.
+    #[serde(default)]
+    pub approval: Approval,
     /// The provider's signature.
-    pub by_provider: Jws,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_provider: Option<Jws>,
     /// The consumer's signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_consumer: Option<Jws>,
@@ -110,7 +118,7 @@ impl SeriesSecret {
     }
 
     /// A party's series key.
-    pub fn key_of(&self, party: &Did) -> SeriesKey {
+    pub fn key_of(&self, party: &ParticipantId) -> SeriesKey {
         SeriesKey::derive(&self.0, party)
     }
 }
@@ -122,18 +130,18 @@ impl AgreementRow {
     }
 
     /// The other party.
-    pub fn peer(&self) -> &Did {
+    pub fn peer(&self) -> &ParticipantId {
         match self.ours {
-            Party::Provider => &self.agreement.consumer.did,
-            Party::Consumer => &self.agreement.provider.did,
+            Party::Provider => &self.agreement.consumer.id,
+            Party::Consumer => &self.agreement.provider.id,
         }
     }
 
-    /// Our own DID in it.
-    pub fn us(&self) -> &Did {
+    /// Ourselves.
+    pub fn us(&self) -> &ParticipantId {
         match self.ours {
-            Party::Provider => &self.agreement.provider.did,
-            Party::Consumer => &self.agreement.consumer.did,
+            Party::Provider => &self.agreement.provider.id,
+            Party::Consumer => &self.agreement.consumer.id,
         }
     }
 
@@ -160,7 +168,7 @@ impl AgreementRow {
             AgreementState::Expired => {
                 Err(Refusal::new("agreement-expired", format!("agreement {id} is over; negotiate a new one")))
             }
-            AgreementState::Active if self.by_consumer.is_none() => Err(Refusal::new(
+            AgreementState::Active if !self.one_sided && self.by_consumer.is_none() => Err(Refusal::new(
                 "agreement-unsigned",
                 format!("agreement {id} lacks the consumer's signature; nothing is released under it"),
             )),

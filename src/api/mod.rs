@@ -13,7 +13,7 @@ use crate::exchange::Exchange;
 
 pub use self::{
     problem::Problem,
-    routes::{AddPeer, NegotiateBody, PublishBody, ReasonBody, routes},
+    routes::{AddPeer, NegotiateBody, PublishBody, ReasonBody, TransferBody, routes},
 };
 
 /// What the handlers need.
@@ -23,6 +23,8 @@ pub struct Api {
     pub exchange: Exchange,
     /// The operator's token.
     pub token: Token,
+    /// The steward's token: it does what the operator's does, and approves.
+    pub steward: Token,
     /// Where we listen: the only `Host` that is answered.
     pub address: SocketAddr,
 }

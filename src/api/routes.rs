@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{DefaultBodyLimit, Path, Query, Request, State},
     http::{HeaderMap, HeaderValue, header},
@@ -22,9 +22,14 @@ use crate::{
     api::{Api, Problem},
     error::Refusal,
     evidence,
-    exchange::{CopyView, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
-    id::{AgreementId, DatasetId, Did, OfferId, ReceiptId, ReleaseId},
+    exchange::{
+        About, CopyView, FetchRequest, ForeignPeer, Imported, NegotiationRequest, NegotiationView, Pairing, Pending,
+        TransferView, UseRequest,
+    },
+    id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, Pid, ReceiptId, ReleaseId},
     identity::Attributes,
+    offer::Approval,
+    protocol::message::{Address, HTTP_PULL},
     receipt::{Filter, Kind, Stored},
 };
 
@@ -59,9 +64,18 @@ pub struct PublishBody {
 #[serde(rename_all = "camelCase")]
 pub struct NegotiateBody {
     /// With whom.
-    pub provider: Did,
+    pub provider: ParticipantId,
     /// About what.
     pub dataset: DatasetId,
+    /// In which offer; needed with a foreign provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<OfferId>,
+    /// The provider's `<base>`, if it is another than the one that is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// Whether our steps wait for a person.
+    #[serde(default)]
+    pub approval: Approval,
     /// How long to wait for the end, in seconds.
     #[serde(default = "patience")]
     pub wait_seconds: u64,
@@ -69,6 +83,27 @@ pub struct NegotiateBody {
 
 fn patience() -> u64 {
     30
+}
+
+/// Asks for a transfer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferBody {
+    /// Under which agreement.
+    pub agreement: AgreementId,
+    /// How the data goes over.
+    #[serde(default = "pull")]
+    pub format: String,
+    /// The provider's `<base>`, if it is another than the one that is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// Whether our steps wait for a person.
+    #[serde(default)]
+    pub approval: Approval,
+}
+
+fn pull() -> String {
+    HTTP_PULL.into()
 }
 
 /// Why.
@@ -85,12 +120,21 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/invitation", get(invitation))
         .route("/v1/peers", get(peers).post(add_peer))
+        .route("/v1/peers/token", get(foreign_peers).post(add_foreign))
+        .route("/v1/peers/token/{id}/revoke", post(revoke_foreign))
         .route("/v1/peers/{did}/revoke", post(revoke_peer))
         .route("/v1/peers/{did}/catalog", get(catalog))
         .route("/v1/offers", get(offers).post(publish))
         .route("/v1/offers/{id}/withdraw", post(withdraw))
         .route("/v1/negotiations", get(negotiations).post(negotiate))
+        .route("/v1/negotiations/{pid}", get(negotiation))
+        .route("/v1/negotiations/{pid}/{action}", post(act_on_negotiation))
+        .route("/v1/transfers", get(transfers).post(transfer))
+        .route("/v1/transfers/{pid}/{action}", post(act_on_transfer))
+        .route("/v1/pending", get(pending))
         .route("/v1/agreements", get(agreements))
+        .route("/v1/agreements/import", post(import))
+        .route("/v1/agreements/{id}/approve", post(approve))
         .route("/v1/agreements/{id}/revoke", post(revoke_agreement))
         .route("/v1/releases/{id}/lift", post(lift))
         .route("/v1/fetch", post(fetch))
@@ -107,14 +151,33 @@ pub fn routes(api: Api) -> Router {
 }
 
 /// Only the operator, only under our own name: a page of somebody else's can't talk to us.
-async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    if let Err(refusal) = admit(&api, request.headers()) {
-        return Problem(refusal).into_response();
+async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    match admit(&api, request.headers()) {
+        Ok(role) => {
+            request.extensions_mut().insert(role);
+            next.run(request).await
+        }
+        Err(refusal) => Problem(refusal).into_response(),
     }
-    next.run(request).await
 }
 
-fn admit(api: &Api, headers: &HeaderMap) -> Result<(), Refusal> {
+/// Who asks, by the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Operator,
+    Steward,
+}
+
+impl Role {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Steward => "steward",
+        }
+    }
+}
+
+fn admit(api: &Api, headers: &HeaderMap) -> Result<Role, Refusal> {
     let header = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let port = api.address.port();
     let ours = header(header::HOST).is_some_and(|host| {
@@ -127,13 +190,14 @@ fn admit(api: &Api, headers: &HeaderMap) -> Result<(), Refusal> {
         ));
     }
     let token = header(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-    if !token.is_some_and(|token| api.token.is(token)) {
-        return Err(Refusal::new(
+    match token {
+        Some(token) if api.token.is(token) => Ok(Role::Operator),
+        Some(token) if api.steward.is(token) => Ok(Role::Steward),
+        _ => Err(Refusal::new(
             "unauthenticated",
             "the operator's token is missing or wrong; it is in operator.token in the connector's home",
-        ));
+        )),
     }
-    Ok(())
 }
 
 /// JSON, with our own words for what is wrong with it.
@@ -163,7 +227,7 @@ async fn status(State(api): State<Api>) -> Answer<Value> {
         "endpoint": exchange.base_url,
         "fingerprint": exchange.invitation().fingerprint(),
         "version": env!("CARGO_PKG_VERSION"),
-        "peers": exchange.peers.all().len(),
+        "peers": exchange.peers.all().len() + exchange.foreign_views().len(),
         "offers": exchange.offers.all().len(),
         "agreements": agreements.len(),
         "receipts": size,
@@ -238,10 +302,90 @@ async fn negotiations(State(api): State<Api>) -> Answer<Vec<NegotiationView>> {
 
 async fn negotiate(State(api): State<Api>, body: Bytes) -> Answer<NegotiationView> {
     let body: NegotiateBody = parse(&body)?;
-    let request = NegotiationRequest { provider: body.provider, dataset: body.dataset };
+    let request = NegotiationRequest {
+        provider: body.provider,
+        dataset: body.dataset,
+        offer: body.offer,
+        address: body.address,
+        approval: body.approval,
+    };
     let pid = api.exchange.negotiate(&request).await?;
     let wait = Duration::from_secs(body.wait_seconds.min(600));
     Ok(Json(api.exchange.negotiation_end(&pid, wait).await?))
+}
+
+async fn negotiation(State(api): State<Api>, Path(pid): Path<String>) -> Answer<NegotiationView> {
+    Ok(Json(api.exchange.negotiation_end(&id::<Pid>(&pid)?, Duration::ZERO).await?))
+}
+
+async fn act_on_negotiation(State(api): State<Api>, Path(step): Path<(String, String)>, body: Bytes) -> Answer<Value> {
+    act(&api, About::Negotiation, step, &body).await
+}
+
+async fn act_on_transfer(State(api): State<Api>, Path(step): Path<(String, String)>, body: Bytes) -> Answer<Value> {
+    act(&api, About::Transfer, step, &body).await
+}
+
+async fn act(api: &Api, about: About, (pid, action): (String, String), body: &Bytes) -> Answer<Value> {
+    let ReasonBody { reason } = if body.is_empty() { ReasonBody::default() } else { parse(body)? };
+    api.exchange.act(about, &pid, &action, &reason).await?;
+    Ok(Json(json!({ "pid": pid, "done": action })))
+}
+
+async fn transfers(State(api): State<Api>) -> Answer<Vec<TransferView>> {
+    Ok(Json(api.exchange.transfers().await?))
+}
+
+async fn transfer(State(api): State<Api>, body: Bytes) -> Answer<Value> {
+    let body: TransferBody = parse(&body)?;
+    let agreement = api.exchange.agreement_row(&body.agreement).await?;
+    let pid = api.exchange.request_transfer(&agreement, &body.format, body.address.as_ref(), body.approval).await?;
+    Ok(Json(json!({ "pid": pid })))
+}
+
+async fn pending(State(api): State<Api>) -> Answer<Vec<Pending>> {
+    Ok(Json(api.exchange.pending().await?))
+}
+
+async fn foreign_peers(State(api): State<Api>) -> Answer<Value> {
+    Ok(Json(json!(api.exchange.foreign_views())))
+}
+
+async fn add_foreign(State(api): State<Api>, body: Bytes) -> Answer<Value> {
+    // serde's words would quote the body, which holds secrets: only the place is told
+    let peer: ForeignPeer = serde_json::from_slice(&body).map_err(|error| {
+        Problem(Refusal::new(
+            "json-invalid",
+            format!("the request's body, line {} column {}", error.line(), error.column()),
+        ))
+    })?;
+    Ok(Json(json!(api.exchange.add_foreign(&peer).await?)))
+}
+
+async fn revoke_foreign(State(api): State<Api>, Path(peer): Path<String>, body: Bytes) -> Answer<Value> {
+    let body: ReasonBody = parse(&body)?;
+    api.exchange.revoke_foreign(&id::<ParticipantId>(&peer)?, &body.reason).await?;
+    Ok(Json(json!({ "revoked": peer })))
+}
+
+async fn import(State(api): State<Api>, body: Bytes) -> Answer<Imported> {
+    let body: PublishBody = parse(&body)?;
+    Ok(Json(api.exchange.import_agreement(&body.file).await?))
+}
+
+/// A steward's alone: the operator who brings a contract in can't also wave it through.
+async fn approve(
+    State(api): State<Api>,
+    Extension(role): Extension<Role>,
+    Path(agreement): Path<String>,
+) -> Answer<Imported> {
+    if role != Role::Steward {
+        return Err(Problem(Refusal::new(
+            "steward-required",
+            "an imported agreement is approved by a steward, with the token in steward.token in the connector's home",
+        )));
+    }
+    Ok(Json(api.exchange.approve_agreement(&id::<AgreementId>(&agreement)?, role.as_str()).await?))
 }
 
 fn agreement_view(row: &AgreementRow) -> Value {

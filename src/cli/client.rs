@@ -19,15 +19,20 @@ pub struct Client {
     token: String,
 }
 
-/// Finds the running connector of this home.
+/// Finds the running connector of this home, as its operator.
 pub fn connect(home: &Path) -> anyhow::Result<Client> {
+    connect_as(home, TOKEN)
+}
+
+/// The same, with the token in this file of the home.
+pub fn connect_as(home: &Path, token: &str) -> anyhow::Result<Client> {
     if !home.join(crate::config::FILE).exists() {
         bail!("{} is no home of a connector: make one with `counterseal --home {0} init`", home.display());
     }
     let Some(running) = Running::load(home) else {
         bail!("not running: start it with `counterseal --home {} serve`", home.display());
     };
-    let token = std::fs::read_to_string(home.join(TOKEN)).context("the operator's token can't be read")?;
+    let token = std::fs::read_to_string(home.join(token)).with_context(|| format!("{token} can't be read"))?;
     Ok(Client { http: loopback()?, base: format!("http://{}", running.management), token: token.trim().to_owned() })
 }
 

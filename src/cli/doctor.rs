@@ -8,7 +8,7 @@ use crate::{
     cli::output::Output,
     config::Config,
     identity::Keys,
-    node::{Running, read_token},
+    node::{Running, STEWARD, TOKEN, read_token},
     source::Roots,
     time::{Clock as _, SystemClock},
 };
@@ -49,8 +49,10 @@ pub fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    if let Err(error) = read_token(home) {
-        problems.push(error.to_string());
+    for name in [TOKEN, STEWARD] {
+        if let Err(error) = read_token(home, name) {
+            problems.push(error.to_string());
+        }
     }
     let running = Running::load(home);
     out.show(&json!({ "problems": problems, "running": running }), |_| {

@@ -17,7 +17,7 @@ use crate::{
     crypto::{Random, RandomExt as _, SystemRandom, b64},
     id::Did,
     identity::Keys,
-    node::{TOKEN, write},
+    node::{STEWARD, TOKEN, write},
     time::{Clock as _, SystemClock, Timestamp},
 };
 
@@ -40,6 +40,10 @@ pub struct Init {
     /// The address by which partners reach us, where it is another than --partner.
     #[arg(long)]
     public_url: Option<String>,
+    /// Where foreign connectors reach us, which present a token: plain HTTP, on loopback. Without it there is no such
+    /// listener.
+    #[arg(long)]
+    plain: Option<SocketAddr>,
 }
 
 /// What a home is made of.
@@ -54,6 +58,8 @@ pub struct NewHome {
     pub management: SocketAddr,
     /// The address by which partners reach us.
     pub public_url: Option<String>,
+    /// Where foreign connectors reach us.
+    pub plain: Option<SocketAddr>,
 }
 
 /// Runs the command.
@@ -77,6 +83,7 @@ pub fn run(home: &Path, args: Init, out: &Output) -> anyhow::Result<()> {
         partner: args.partner,
         management: args.management,
         public_url: args.public_url,
+        plain: args.plain,
     };
     create(home, &new, &SystemRandom, SystemClock.now())?;
     out.show(&json!({ "home": home, "did": did }), |_| {
@@ -105,6 +112,7 @@ pub fn create(home: &Path, new: &NewHome, random: &dyn Random, now: Timestamp) -
     config.listen.partner = new.partner;
     config.listen.management = new.management;
     config.listen.public_url.clone_from(&new.public_url);
+    config.listen.plain = new.plain;
     let data = data_folder(home);
     let name = data.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     config.sources.roots = vec![Path::new("..").join(name)];
@@ -113,7 +121,9 @@ pub fn create(home: &Path, new: &NewHome, random: &dyn Random, now: Timestamp) -
     fs::DirBuilder::new().recursive(true).mode(0o700).create(home).with_context(|| home.display().to_string())?;
     fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
     Keys::create(home, &new.did, &config.certificate_hosts(), random, now)?;
-    write(home, TOKEN, format!("{}\n", b64(&random.array::<32>())).as_bytes(), 0o600)?;
+    for name in [TOKEN, STEWARD] {
+        write(home, name, format!("{}\n", b64(&random.array::<32>())).as_bytes(), 0o600)?;
+    }
     let preface = "# Counterseal. Each value can be overridden by COUNTERSEAL_<SECTION>_<KEY>.\n# sources.roots: folders below which datasets may lie; relative to this file, never inside this home.\n\n";
     write(home, config::FILE, format!("{preface}{text}").as_bytes(), 0o600)?;
     Config::load(home, [])?;

@@ -10,6 +10,7 @@ mod fetch;
 mod init;
 mod key;
 mod output;
+mod pending;
 mod receipt;
 mod remote;
 mod serve;
@@ -65,7 +66,13 @@ enum Command {
     Catalog(remote::Catalog),
     /// Agree with a partner on a dataset of its catalog.
     Negotiate(remote::Negotiate),
-    /// Agreements: list, revoke.
+    /// Steps that wait for a person: list them, take one.
+    #[command(subcommand)]
+    Pending(pending::Pending),
+    /// Transfers: list, request.
+    #[command(subcommand)]
+    Transfer(pending::Transfer),
+    /// Agreements: list, import, approve, revoke.
     #[command(subcommand)]
     Agreement(remote::Agreement),
     /// Get one release of an agreement's data into the vault, sealed.
@@ -166,7 +173,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Offer(command) => remote::offer(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Catalog(args) => remote::catalog(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Negotiate(args) => remote::negotiate(&client::connect(&home)?, args, &out).await.map(|()| done),
-        Command::Agreement(command) => remote::agreement(&client::connect(&home)?, command, &out).await.map(|()| done),
+        Command::Agreement(command) => remote::agreement(&home, command, &out).await.map(|()| done),
+        Command::Pending(command) => pending::pending(&client::connect(&home)?, command, &out).await.map(|()| done),
+        Command::Transfer(command) => pending::transfer(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Release(command) => remote::release(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Clock(command) => remote::clock(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Status => remote::status(&client::connect(&home)?, &out).await.map(|()| done),

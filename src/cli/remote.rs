@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 use crate::{
     api::{AddPeer, NegotiateBody, PublishBody, ReasonBody},
     cli::{
-        client::{Client, segment},
+        client::{Client, connect, connect_as, segment},
         output::{Output, plain, table, text},
+        pending::{self, AddToken},
     },
-    id::{AgreementId, DatasetId, Did, OfferId, ReleaseId},
+    id::{AgreementId, DatasetId, OfferId, ParticipantId, ReleaseId},
     identity::Attributes,
+    node::STEWARD,
+    offer::Approval,
 };
 
 /// Partners.
@@ -49,12 +52,14 @@ pub enum Peer {
         #[arg(long, value_name = "MS", default_value_t = 0)]
         follow_up_delay: u64,
     },
+    /// Add a foreign connector, which presents a token instead of a certificate.
+    AddToken(AddToken),
     /// Show the partners.
     List,
     /// Refuse a partner everything from now on.
     Revoke {
         /// Which.
-        did: Did,
+        did: ParticipantId,
         /// Why.
         #[arg(long)]
         reason: String,
@@ -82,16 +87,22 @@ pub enum Offer {
 #[derive(Debug, Args)]
 pub struct Catalog {
     /// Which partner.
-    did: Did,
+    did: ParticipantId,
 }
 
 /// Agree with a partner on a dataset.
 #[derive(Debug, Args)]
 pub struct Negotiate {
     /// Which partner.
-    did: Did,
+    did: ParticipantId,
     /// Which dataset of its catalog.
     dataset: DatasetId,
+    /// In which offer; needed with a foreign provider.
+    #[arg(long)]
+    offer: Option<OfferId>,
+    /// Take our own steps by hand, with `counterseal pending`.
+    #[arg(long)]
+    manual: bool,
     /// How long to wait for the end, in seconds.
     #[arg(long, default_value_t = 30)]
     wait: u64,
@@ -102,6 +113,16 @@ pub struct Negotiate {
 pub enum Agreement {
     /// Show them.
     List,
+    /// Bring in one that was concluded elsewhere, on a platform or on paper.
+    Import {
+        /// agreement.toml
+        file: PathBuf,
+    },
+    /// Let an imported one come into force; a steward's to do.
+    Approve {
+        /// Which.
+        id: AgreementId,
+    },
     /// End one that we provide under; running streams stop, the consumer is told.
     Revoke {
         /// Which.
@@ -164,13 +185,27 @@ pub async fn peer(client: &Client, command: Peer, out: &Output) -> anyhow::Resul
                 )
             });
         }
+        Peer::AddToken(args) => pending::add_token(client, args, out).await?,
         Peer::List => {
-            let answer = client.get("/v1/peers").await?;
+            let mut answer = client.get("/v1/peers").await?;
+            let foreign = client.get("/v1/peers/token").await?;
+            // one list, whatever way a partner has to prove who it is
+            if let (Some(all), Value::Array(foreign)) = (answer.as_array_mut(), foreign) {
+                all.extend(foreign.into_iter().map(|mut peer| {
+                    peer["did"] = peer["id"].take();
+                    peer["endpoint"] = peer["address"].take();
+                    peer["fingerprint"] = "(token)".into();
+                    peer
+                }));
+            }
             out.show(&answer, |peers| rows(peers, &["did", "name", "state", "fingerprint", "endpoint"]));
         }
         Peer::Revoke { did, reason } => {
+            let foreign = client.get("/v1/peers/token").await?;
+            let by_token = foreign.as_array().is_some_and(|peers| peers.iter().any(|peer| peer["id"] == did.as_str()));
+            let path = if by_token { "/v1/peers/token" } else { "/v1/peers" };
             let answer =
-                client.post(&format!("/v1/peers/{}/revoke", segment(did.as_str())), &ReasonBody { reason }).await?;
+                client.post(&format!("{path}/{}/revoke", segment(did.as_str())), &ReasonBody { reason }).await?;
             out.show(&answer, |_| format!("{did} is revoked: its connections are cut, and it is nobody from now on"));
         }
     }
@@ -225,7 +260,14 @@ pub async fn catalog(client: &Client, args: Catalog, out: &Output) -> anyhow::Re
 
 /// `negotiate`
 pub async fn negotiate(client: &Client, args: Negotiate, out: &Output) -> anyhow::Result<()> {
-    let body = NegotiateBody { provider: args.did, dataset: args.dataset, wait_seconds: args.wait };
+    let body = NegotiateBody {
+        provider: args.did,
+        dataset: args.dataset,
+        offer: args.offer,
+        address: None,
+        approval: if args.manual { Approval::Manual } else { Approval::Auto },
+        wait_seconds: args.wait,
+    };
     let answer = client.post("/v1/negotiations", &body).await?;
     if answer["state"] == "TERMINATED" {
         let refusal =
@@ -245,8 +287,11 @@ pub async fn negotiate(client: &Client, args: Negotiate, out: &Output) -> anyhow
 }
 
 /// `agreement …`
-pub async fn agreement(client: &Client, command: Agreement, out: &Output) -> anyhow::Result<()> {
+pub async fn agreement(home: &Path, command: Agreement, out: &Output) -> anyhow::Result<()> {
+    let client = &connect(home)?;
     match command {
+        Agreement::Import { file } => pending::import(client, &file, out).await?,
+        Agreement::Approve { id } => pending::approve(&connect_as(home, STEWARD)?, &id, out).await?,
         Agreement::List => {
             let answer = client.get("/v1/agreements").await?;
             out.show(&answer, |agreements| rows(agreements, &["id", "dataset", "side", "peer", "state", "releases"]));
@@ -309,7 +354,7 @@ pub async fn copies(client: &Client, out: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rows(values: &Value, members: &[&str]) -> String {
+pub(super) fn rows(values: &Value, members: &[&str]) -> String {
     let rows: Vec<Vec<String>> = values
         .as_array()
         .into_iter()
@@ -320,6 +365,6 @@ fn rows(values: &Value, members: &[&str]) -> String {
 }
 
 /// The connector may have another working directory than we.
-fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     path.canonicalize().with_context(|| format!("{} can't be read", path.display()))
 }

@@ -42,7 +42,7 @@ pub enum JwsError {
     #[error("signed by `{found}`, but `{expected}` has to sign this")]
     Signer {
         /// Who must sign.
-        expected: Did,
+        expected: String,
         /// Whose key it is.
         found: Did,
     },
@@ -324,7 +324,7 @@ pub fn peek(jws: &Jws) -> Result<(Typ, Kid), JwsError> {
 pub fn verify<T: DeserializeOwned>(
     jws: &Jws,
     typ: Typ,
-    signer: &Did,
+    signer: &impl AsRef<str>,
     key: impl FnOnce(&Kid) -> Option<VerifyingKey>,
 ) -> Result<Verified<T>, JwsError> {
     let (header, payload, signature) = parts(jws)?;
@@ -332,14 +332,14 @@ pub fn verify<T: DeserializeOwned>(
         return Err(JwsError::Type { expected: typ.as_str(), found: header.typ.chars().take(80).collect() });
     }
     let kid: Kid = header.kid.parse()?;
-    if kid.did() != signer {
-        return Err(JwsError::Signer { expected: signer.clone(), found: kid.did().clone() });
+    if kid.did().as_str() != signer.as_ref() {
+        return Err(JwsError::Signer { expected: signer.as_ref().to_owned(), found: kid.did().clone() });
     }
     if kid.role() != typ.role() {
         return Err(JwsError::Role { expected: typ.role().as_str(), found: kid.role().as_str() });
     }
     let key = key(&kid).ok_or_else(|| JwsError::UnknownKey(kid.clone()))?;
-    if Kid::of(signer, kid.role(), &key) != kid {
+    if Kid::of(kid.did(), kid.role(), &key) != kid {
         return Err(JwsError::UnknownKey(kid));
     }
     let signed = jws.0.rsplit_once('.').map_or("", |(signed, _)| signed);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crypto::VerifyingKey,
     error::Refusal,
-    id::{AgreementId, Did, Pid, Sha256},
+    id::{AgreementId, ParticipantId, Pid, Sha256},
     identity::token,
     receipt::{Mirror, row_key},
     time::Timestamp,
@@ -29,7 +29,7 @@ pub struct Grant {
     /// The agreement.
     pub agreement: AgreementId,
     /// Who may use it.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// The one token that counts; an earlier one is superseded.
     pub jti: String,
     /// Why nothing flows any more, once it has ended or while it is suspended.
@@ -71,7 +71,7 @@ impl Grants {
         &self,
         bearer: Option<&str>,
         own_token_key: &VerifyingKey,
-        caller: &Did,
+        caller: &ParticipantId,
         thumbprint: Option<&Sha256>,
         now: Timestamp,
     ) -> Result<Authorized, Refusal> {
@@ -127,13 +127,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{crypto::SystemRandom, identity::Keys};
+    use crate::{crypto::SystemRandom, id::Did, identity::Keys};
 
     #[test]
     fn only_the_current_token_of_an_open_grant_counts_and_closing_cuts() {
         let home = tempfile::tempdir().unwrap();
         let us = Did::parse("did:web:p.invalid").unwrap();
-        let (peer, other) = (Did::parse("did:web:c.invalid").unwrap(), Did::parse("did:web:o.invalid").unwrap());
+        let id = |text: &str| ParticipantId::parse(text).unwrap();
+        let (peer, other) = (id("did:web:c.invalid"), id("did:web:o.invalid"));
         let now = Timestamp::from_millis(1_764_000_000_000);
         let keys = Keys::create(home.path(), &us, &[], &SystemRandom, now).unwrap();
         let transfer = Pid::parse("urn:uuid:t").unwrap();
@@ -153,7 +154,7 @@ mod tests {
             closed,
         };
         let write = |grant: &Grant| grants.applied(&Grant::key(&transfer), Some(&serde_json::to_vec(grant).unwrap()));
-        let code = |bearer: Option<&str>, who: &Did| {
+        let code = |bearer: Option<&str>, who: &ParticipantId| {
             let own = keys.token.public();
             grants
                 .authorize(bearer, &own, who, Some(&print), now)

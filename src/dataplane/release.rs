@@ -9,7 +9,7 @@ use crate::{
         jws::Jws,
     },
     error::Refusal,
-    id::{AgreementId, Did, OfferId, Pid, ReleaseId, RequestId, Sha256, SnapshotId},
+    id::{AgreementId, OfferId, ParticipantId, Pid, ReleaseId, RequestId, Sha256, SnapshotId},
     policy::{Columns, Obligations},
     receipt::{Segment, row_key},
     time::Timestamp,
@@ -36,7 +36,7 @@ pub struct ReleaseRow {
     /// The offer, for people.
     pub offer: OfferId,
     /// Who gets it.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// The file, below a root.
     pub source: String,
     /// `csv`.
@@ -96,7 +96,7 @@ impl ReleaseRow {
     }
 
     /// The key of the row that finds a release by the consumer's request id.
-    pub fn request_key(peer: &Did, request: &RequestId) -> Vec<u8> {
+    pub fn request_key(peer: &ParticipantId, request: &RequestId) -> Vec<u8> {
         row_key("rq/", &[peer.as_str(), request.as_str()])
     }
 

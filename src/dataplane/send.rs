@@ -48,14 +48,14 @@ const CHANNEL: usize = 4;
 #[derive(Clone)]
 pub struct DataPlane(Arc<Parts>);
 
-struct Parts {
+pub(super) struct Parts {
     store: Arc<dyn Store>,
     committer: Committer,
-    grants: Arc<Grants>,
+    pub(super) grants: Arc<Grants>,
     peers: Arc<Peers>,
-    roots: Arc<Roots>,
-    keys: Arc<Keys>,
-    clock: Arc<dyn Clock>,
+    pub(super) roots: Arc<Roots>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     /// What was streamed of releases that are still open, for resuming: lost at a restart, and then they start over.
     bodies: Mutex<HashMap<ReleaseId, Vec<Arc<Outgoing>>>>,
@@ -103,6 +103,10 @@ impl DataPlane {
         Router::new()
             .route("/2025-1/counterseal/v1/releases/{id}/stream", get(stream_release).head(stream_release))
             .with_state(self.clone())
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        &self.0
     }
 
     /// Forgets where the bodies of a release could be cut; called when it is closed.
@@ -159,7 +163,6 @@ async fn begin(
     let not_found =
         || (StatusCode::NOT_FOUND, Refusal::new("release-unknown", "there is no such release of this participant"));
     let now = parts.clock.now();
-    let caller_did = caller.participant.did().ok_or_else(not_found)?;
     let bearer = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -167,7 +170,7 @@ async fn begin(
     let thumbprint = connection.client_cert.as_ref().map(|cert| cert.thumbprint);
     let authorized = parts
         .grants
-        .authorize(bearer, &parts.keys.token.public(), &caller_did, thumbprint.as_ref(), now)
+        .authorize(bearer, &parts.keys.token.public(), &caller.participant, thumbprint.as_ref(), now)
         .map_err(|refusal| (StatusCode::FORBIDDEN, refusal))?;
     let id = ReleaseId::parse(id).map_err(|_| not_found())?;
     let unreadable = |error: &dyn std::fmt::Display| {
@@ -178,7 +181,7 @@ async fn begin(
         .await
         .map_err(|error| unreadable(&error))?
         .value
-        .filter(|row: &ReleaseRow| row.peer == caller_did && row.transfer == authorized.grant.transfer)
+        .filter(|row: &ReleaseRow| row.peer == caller.participant && row.transfer == authorized.grant.transfer)
         .ok_or_else(not_found)?;
     if release.state != ReleaseState::Open || now >= release.deadline {
         return refuse(
@@ -315,7 +318,7 @@ impl Start {
 struct Sending {
     parts: Arc<Parts>,
     release: ReleaseId,
-    peer: crate::id::Did,
+    peer: crate::id::ParticipantId,
     cut: CancellationToken,
     blocks: mpsc::Receiver<io::Result<Block>>,
     sealer: Sealer,
@@ -330,14 +333,14 @@ struct Sending {
     _stop: StopOnDrop,
 }
 
-enum Block {
+pub(super) enum Block {
     /// [`RECORD_PLAIN`] bytes, or fewer at the end.
     Data(Vec<u8>),
     /// All was produced, and the source is still the one that was opened.
     End,
 }
 
-struct StopOnDrop(Arc<AtomicBool>);
+pub(super) struct StopOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -410,7 +413,12 @@ impl Sending {
 }
 
 /// Reads and transforms on a blocking thread; dropping the receiver ends it.
-fn produce(opened: Opened, plan: Plan, from: u64, stopped: Arc<AtomicBool>) -> mpsc::Receiver<io::Result<Block>> {
+pub(super) fn produce(
+    opened: Opened,
+    plan: Plan,
+    from: u64,
+    stopped: Arc<AtomicBool>,
+) -> mpsc::Receiver<io::Result<Block>> {
     let (sender, receiver) = mpsc::channel(CHANNEL);
     tokio::task::spawn_blocking(move || {
         let result = (|| {

@@ -198,7 +198,7 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         match found {
             Some(found) if found.len() == 65 && found[33..] == *sha256.as_bytes() => {
                 if let Some(secret) = secrets.get_by(&receipt.series) {
-                    let tag = secret.key_of(&bundle.exporter).tag(exported.number);
+                    let tag = secret.key_of(&bundle.exporter.clone().into()).tag(exported.number);
                     if found[..] != entry(&tag, &sha256) {
                         wrong(
                             "number-wrong",
@@ -214,8 +214,8 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
             None => wrong("receipt-not-in-log", place.clone(), format!("the log has no entry {}", exported.index)),
         }
         if let Some(agreement) = receipt.agreement.as_ref().and_then(|id| agreements.get(id)) {
-            let parties = receipt.provider == agreement.provider.did.clone().into()
-                && receipt.consumer == Some(agreement.consumer.did.clone().into());
+            let parties =
+                receipt.provider == agreement.provider.id && receipt.consumer.as_ref() == Some(&agreement.consumer.id);
             if !parties {
                 wrong("party-foreign", place.clone(), "its parties are not the agreement's".into());
             }
@@ -251,7 +251,7 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
                 break;
             }
         }
-        let key: SeriesKey = secret.key_of(&bundle.exporter);
+        let key: SeriesKey = secret.key_of(&bundle.exporter.clone().into());
         let next = key.tag(numbers.len() as u64);
         if entries.iter().any(|found| found.len() == 65 && found[1..33] == next) {
             wrong(
@@ -271,7 +271,7 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
             continue;
         };
         let partner =
-            if agreement.provider.did == bundle.exporter { &agreement.consumer.did } else { &agreement.provider.did };
+            if agreement.provider.id == bundle.exporter { &agreement.consumer.id } else { &agreement.provider.id };
         let result = match half.kind.as_str() {
             "agreement" => agreement::verify(&half.jws, partner, key).map(|_| None),
             "acknowledgement" => {
@@ -330,12 +330,12 @@ fn signed_by_both(
         agreement::verify(&exported.by_provider, kid.did(), key).map_err(|error| anonymous(error.to_string()))?;
     let agreement = provider.payload().clone();
     let place = |problem: &str| (format!("agreement {}", agreement.id), problem.to_owned());
-    if agreement.provider.did != *kid.did() {
+    if agreement.provider.id != *kid.did() {
         return Err(place("its provider did not sign it"));
     }
     let by_consumer = exported.by_consumer.as_ref().ok_or_else(|| place("its consumer did not sign it"))?;
     let consumer =
-        agreement::verify(by_consumer, &agreement.consumer.did, key).map_err(|error| place(&error.to_string()))?;
+        agreement::verify(by_consumer, &agreement.consumer.id, key).map_err(|error| place(&error.to_string()))?;
     if *consumer.payload() != agreement {
         return Err(place("its parties signed different texts"));
     }
@@ -352,12 +352,12 @@ fn signed_by_both(
 fn may_sign(kind: Kind, signer: &Did, agreement: &Agreement) -> bool {
     match kind {
         Kind::Released | Kind::Delivered | Kind::Lapsed | Kind::Lifted | Kind::Revoked | Kind::Suspended => {
-            *signer == agreement.provider.did
+            *signer == agreement.provider.id
         }
         Kind::Acknowledged | Kind::Opened | Kind::Disputed | Kind::Used | Kind::Deleted => {
-            *signer == agreement.consumer.did
+            *signer == agreement.consumer.id
         }
-        _ => *signer == agreement.provider.did || *signer == agreement.consumer.did,
+        _ => *signer == agreement.provider.id || *signer == agreement.consumer.id,
     }
 }
 

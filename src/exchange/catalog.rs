@@ -8,14 +8,15 @@ use std::{
 
 use reqwest::Method;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
-    agreement::{Question, decide, principal_of_peer},
+    agreement::{Question, decide, principal_of_partner},
     crypto::jws::{Jws, Verified},
     error::Refusal,
     exchange::{Exchange, refuse},
-    id::{DatasetId, Did, OfferId, Sha256},
-    identity::Peer,
+    id::{DatasetId, Did, OfferId, ParticipantId, Sha256},
+    identity::{Partner, Peer},
     offer::{self, LiveOffer, Offer, Sealing, SignedOffer},
     policy::{Action, ContextFact, Verdict},
     protocol::{
@@ -65,7 +66,7 @@ impl Exchange {
     /// The catalog as this peer may see it.
     pub(super) fn catalog_for(
         &self,
-        peer: &Arc<Peer>,
+        partner: &Partner,
         request: &CatalogRequest,
         page: Option<&str>,
     ) -> Result<CatalogPage, ProtocolError> {
@@ -80,7 +81,7 @@ impl Exchange {
         let mut seen: u64 = 0;
         let mut more = false;
         for live in self.offers.all() {
-            let Some(signed) = self.discoverable(peer, &live) else { continue };
+            let Some(signed) = self.discoverable(partner, &live) else { continue };
             // the first offer of a dataset stands for it
             if last.as_ref() == Some(&live.row.offer.dataset.id) {
                 continue;
@@ -109,14 +110,16 @@ impl Exchange {
     }
 
     /// One dataset with its offer, signed, or sealed to this peer. Whatever this peer may not see doesn't exist.
-    pub(super) fn dataset_for(&self, peer: &Arc<Peer>, id: &DatasetId) -> Result<Dataset, ProtocolError> {
+    pub(super) fn dataset_for(&self, partner: &Partner, id: &DatasetId) -> Result<Dataset, ProtocolError> {
         let offers = self.offers.of_dataset(id);
         let (live, signed) = offers
             .iter()
             .filter(|live| live.row.withdrawn.is_none())
-            .find_map(|live| Some((live, self.discoverable(peer, live)?)))
+            .find_map(|live| Some((live, self.discoverable(partner, live)?)))
             .ok_or_else(ProtocolError::not_found)?;
         let mut dataset = self.entry(live, signed)?;
+        // a foreign connector takes the offer from its ODRL view
+        let Some(peer) = partner.certificate() else { return Ok(dataset) };
         dataset.offer = Some(match &signed.aud {
             None => signed.jws.as_str().to_owned(),
             Some(_) => {
@@ -130,17 +133,18 @@ impl Exchange {
 
     /// The version of an offer that this peer may discover: it stands, is for everybody or for this peer, and the
     /// policy lets it.
-    pub(super) fn discoverable<'a>(&self, peer: &Arc<Peer>, live: &'a Arc<LiveOffer>) -> Option<&'a SignedOffer> {
+    pub(super) fn discoverable<'a>(&self, partner: &Partner, live: &'a Arc<LiveOffer>) -> Option<&'a SignedOffer> {
         let now = self.clock.now();
         let slice = live.slice.as_ref().ok()?;
-        let signed = live.row.version_for(&peer.did)?;
-        if live.row.withdrawn.is_some() || !live.row.offer.stands_at(now) {
+        let signed = live.row.version_for(&partner.id())?;
+        let reachable = partner.certificate().is_some() || live.row.plain;
+        if !reachable || live.row.withdrawn.is_some() || !live.row.offer.stands_at(now) {
             return None;
         }
         let allowed = || {
             let question = Question {
                 action: Action::Discover,
-                principal: principal_of_peer(peer),
+                principal: principal_of_partner(partner.id(), partner.attributes()),
                 offer: &live.row.offer,
                 agreement: None,
                 purpose: None,
@@ -154,7 +158,7 @@ impl Exchange {
             // the answer may be another one in a moment
             allowed()
         } else {
-            self.discoveries.remembered(peer, live, allowed)
+            self.discoveries.remembered(partner, live, allowed)
         };
         allowed.then_some(signed)
     }
@@ -164,15 +168,14 @@ impl Exchange {
     }
 
     /// A partner's catalog, all pages of it.
-    pub async fn catalog_of(&self, did: &Did) -> Result<Vec<CatalogItem>, Refusal> {
-        let peer = self.peer(did)?;
-        let base =
-            Address::parse(&format!("{}{BASE}", peer.statement.endpoints.dsp)).map_err(refuse("peer-address"))?;
+    pub async fn catalog_of(&self, provider: &ParticipantId) -> Result<Vec<CatalogItem>, Refusal> {
+        let partner = self.partner(provider)?;
+        let base = Address::parse(&partner.base()).map_err(refuse("peer-address"))?;
         let body = message::write(&CatalogRequest::default(), None).to_string();
         let mut url = base.join("/catalog/request");
         let mut items = Vec::new();
         for _ in 0..MAX_PAGES {
-            let answer = self.ask(&peer, Method::POST, &url, None, Some(body.as_bytes())).await?;
+            let answer = self.ask_partner(&partner, Method::POST, &url, Some(body.as_bytes())).await?;
             let catalog: Catalog = answer.read(message::read)?;
             items.extend(catalog.clone().into_datasets().into_iter().flat_map(|dataset| {
                 dataset.has_policy.clone().into_iter().map(move |offer| CatalogItem {
@@ -224,7 +227,40 @@ impl Exchange {
         Ok(RemoteOffer { offer, sealed })
     }
 
-    /// One question to a peer.
+    /// One question to a partner of either kind, in its protocol.
+    pub(super) async fn ask_partner(
+        &self,
+        partner: &Partner,
+        method: Method,
+        url: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Answer, Refusal> {
+        let authorization = self.authorization_for(partner)?;
+        let client = self.clients.client_for(&partner.target(), url).map_err(refuse("peer-address"))?;
+        let question = Ask {
+            method,
+            url,
+            authorization: authorization.as_deref().map(String::as_str),
+            body,
+            limit: MAX_ANSWER,
+            timeout: PATIENCE,
+        };
+        ask(&client, question).await.map_err(|problem| {
+            Refusal::new("peer-unreachable", format!("`{}` could not be asked at {url}: {problem}", partner.id()))
+        })
+    }
+
+    /// What a foreign connector wants to see in `Authorization`.
+    pub(super) fn authorization_for(&self, partner: &Partner) -> Result<Option<Zeroizing<String>>, Refusal> {
+        match partner {
+            Partner::Certificate(_) => Ok(None),
+            Partner::Token(peer) => std::fs::read_to_string(self.tokens.join(&peer.outbound))
+                .map(|value| Some(Zeroizing::new(value)))
+                .map_err(refuse("token-lost")),
+        }
+    }
+
+    /// One question to a Counterseal peer.
     pub(super) async fn ask(
         &self,
         peer: &Peer,
@@ -244,19 +280,19 @@ impl Exchange {
 /// Verdicts on discovering, by peer and offer, as long as both are the very ones that were decided on: a peer or an
 /// offer that changes is another one in memory.
 #[derive(Default)]
-pub struct Discoveries(Mutex<HashMap<Did, Seen>>);
+pub struct Discoveries(Mutex<HashMap<ParticipantId, Seen>>);
 
 struct Seen {
-    peer: Arc<Peer>,
+    partner: Partner,
     verdicts: HashMap<OfferId, (Arc<LiveOffer>, bool)>,
 }
 
 impl Discoveries {
-    fn remembered(&self, peer: &Arc<Peer>, live: &Arc<LiveOffer>, decide: impl FnOnce() -> bool) -> bool {
+    fn remembered(&self, partner: &Partner, live: &Arc<LiveOffer>, decide: impl FnOnce() -> bool) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Seen { peer: peer.clone(), verdicts: HashMap::new() };
-        let seen = known.entry(peer.did.clone()).or_insert_with(fresh);
-        if !Arc::ptr_eq(&seen.peer, peer) {
+        let fresh = || Seen { partner: partner.clone(), verdicts: HashMap::new() };
+        let seen = known.entry(partner.id()).or_insert_with(fresh);
+        if !seen.partner.is(partner) {
             *seen = fresh();
         }
         match seen.verdicts.get(&live.row.offer.id) {

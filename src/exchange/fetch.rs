@@ -18,11 +18,13 @@ use crate::{
     exchange::{Exchange, catalog::PATIENCE, outbox::Draft, refuse, release::KEY_CTY, rows::About},
     id::{AgreementId, CopyId, ReleaseId, RequestId, Sha256},
     identity::Peer,
+    offer::Approval,
     protocol::{
         Answer, BASE, Party,
         extension::{
             self, Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
         },
+        message,
     },
     receipt::{Commit, Kind, PartnerHalf, Payload, Receipt, Row, list, read},
     vault::{self, CopyRow, CopyState},
@@ -117,7 +119,7 @@ impl Exchange {
         let peer = self.peer(agreement.peer())?;
         let mut copy = match self.unfinished(&request.agreement).await? {
             Some(copy) if !request.another => copy,
-            _ => self.begin_copy(&agreement, &peer, request).await?,
+            _ => self.begin_copy(&agreement, request).await?,
         };
         if copy.value().state == CopyState::Receiving {
             let started = self.transfer_started(&copy.value().transfer, START).await;
@@ -199,11 +201,11 @@ impl Exchange {
             .find(|copy| matches!(copy.value().state, CopyState::Receiving | CopyState::Sealed)))
     }
 
-    async fn begin_copy(&self, agreement: &AgreementRow, peer: &Peer, request: &FetchRequest) -> Result<Held, Refusal> {
+    async fn begin_copy(&self, agreement: &AgreementRow, request: &FetchRequest) -> Result<Held, Refusal> {
         let id: CopyId = self.mint();
         let request_id: RequestId = self.mint();
         self.vault.create(&id).map_err(refuse("disk-failed"))?;
-        let transfer = self.request_transfer(agreement.id(), peer).await?;
+        let transfer = self.request_transfer(agreement, message::HTTP_PULL, None, Approval::Auto).await?;
         let row = CopyRow {
             id: id.clone(),
             agreement: agreement.id().clone(),
@@ -405,7 +407,7 @@ impl Exchange {
             self.letter(
                 &mut commit,
                 Draft {
-                    peer: &peer.did,
+                    peer: &peer.did.clone().into(),
                     process: &row.transfer,
                     about: About::Notice,
                     url: format!("{}{BASE}{}", peer.statement.endpoints.dsp, extension::outcome_path(release)),

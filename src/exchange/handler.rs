@@ -8,7 +8,7 @@ use crate::{
     error::Refusal,
     exchange::Exchange,
     id::{AgreementId, DatasetId, Pid, ReleaseId},
-    identity::Peer,
+    identity::{Partner, Peer},
     protocol::{
         Caller, CatalogPage, Handler, Incoming, Party, ProtocolError,
         extension::{
@@ -20,13 +20,24 @@ use crate::{
 };
 
 impl Exchange {
-    /// The peer behind a caller, active at this very moment.
-    fn caller(&self, caller: &Caller) -> Result<Arc<Peer>, Refusal> {
-        let did = caller
-            .participant
-            .did()
-            .ok_or_else(|| Refusal::new("peer-unknown", "only Counterseal peers are served in this version"))?;
-        self.peer(&did)
+    /// The partner behind a caller, active at this very moment, and proven in its one way.
+    fn caller(&self, caller: &Caller) -> Result<Partner, Refusal> {
+        let partner = self.partner(&caller.participant)?;
+        if partner.authentication() == caller.authentication {
+            Ok(partner)
+        } else {
+            Err(Refusal::new("peer-unknown", "this participant proves who it is in another way"))
+        }
+    }
+
+    /// The same, where only Counterseal peers are served.
+    fn certified(&self, caller: &Caller) -> Result<Arc<Peer>, Refusal> {
+        match self.caller(caller)? {
+            Partner::Certificate(peer) => Ok(peer),
+            Partner::Token(_) => {
+                Err(Refusal::new("peer-unknown", "this is for connectors whose certificate is pinned"))
+            }
+        }
     }
 }
 
@@ -38,18 +49,18 @@ impl Handler for Exchange {
         request: CatalogRequest,
         page: Option<String>,
     ) -> Result<CatalogPage, ProtocolError> {
-        let peer = self.caller(caller)?;
-        self.catalog_for(&peer, &request, page.as_deref())
+        let partner = self.caller(caller)?;
+        self.catalog_for(&partner, &request, page.as_deref())
     }
 
     async fn dataset(&self, caller: &Caller, id: &DatasetId) -> Result<Dataset, ProtocolError> {
-        let peer = self.caller(caller)?;
-        self.dataset_for(&peer, id)
+        let partner = self.caller(caller)?;
+        self.dataset_for(&partner, id)
     }
 
     async fn negotiation(&self, caller: &Caller, pid: &Pid) -> Result<ContractNegotiation, ProtocolError> {
-        let peer = self.caller(caller)?;
-        self.negotiation_for(&peer.did, pid).await
+        let partner = self.caller(caller)?;
+        self.negotiation_for(&partner.id(), pid).await
     }
 
     async fn negotiate(
@@ -59,13 +70,13 @@ impl Handler for Exchange {
         pid: Option<&Pid>,
         message: Incoming<NegotiationMessage>,
     ) -> Result<ContractNegotiation, ProtocolError> {
-        let peer = self.caller(caller)?;
-        self.take_negotiation(&peer, caller.remote, receiver, pid, &message).await
+        let partner = self.caller(caller)?;
+        self.take_negotiation(&partner, caller.remote, receiver, pid, &message).await
     }
 
     async fn transfer_process(&self, caller: &Caller, pid: &Pid) -> Result<TransferProcess, ProtocolError> {
-        let peer = self.caller(caller)?;
-        self.transfer_for(&peer.did, pid).await
+        let partner = self.caller(caller)?;
+        self.transfer_for(&partner.id(), pid).await
     }
 
     async fn transfer(
@@ -75,19 +86,19 @@ impl Handler for Exchange {
         pid: Option<&Pid>,
         message: Incoming<TransferMessage>,
     ) -> Result<TransferProcess, ProtocolError> {
-        let peer = self.caller(caller)?;
-        self.take_transfer(&peer, caller.certificate, receiver, pid, &message).await
+        let partner = self.caller(caller)?;
+        self.take_transfer(&partner, caller.certificate, receiver, pid, &message).await
     }
 
     async fn release(&self, caller: &Caller, token: &str, request: ReleaseRequest) -> Result<ReleaseAnswer, Refusal> {
-        let peer = self.caller(caller)?;
+        self.certified(caller)?;
         let bearer = token.strip_prefix("Bearer ").unwrap_or(token);
         let own = self.keys.token.public();
         let authorized = self
             .grants
-            .authorize(Some(bearer), &own, &peer.did, caller.certificate.as_ref(), self.clock.now())
+            .authorize(Some(bearer), &own, &caller.participant, caller.certificate.as_ref(), self.clock.now())
             .inspect_err(|_| self.refusals.count())?;
-        self.release_to(&peer.did, caller.remote, &authorized.grant, request).await
+        self.release_to(&caller.participant, caller.remote, &authorized.grant, request).await
     }
 
     async fn acknowledge(
@@ -96,27 +107,27 @@ impl Handler for Exchange {
         release: &ReleaseId,
         body: AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
-        let peer = self.caller(caller)?;
-        self.take_acknowledgement(&peer.did, release, body).await
+        self.certified(caller)?;
+        self.take_acknowledgement(&caller.participant, release, body).await
     }
 
     async fn outcome(&self, caller: &Caller, release: &ReleaseId, body: OutcomeRequest) -> Result<(), Refusal> {
-        let peer = self.caller(caller)?;
-        self.take_outcome(&peer.did, release, body).await
+        self.certified(caller)?;
+        self.take_outcome(&caller.participant, release, body).await
     }
 
     async fn status(&self, caller: &Caller, agreement: &AgreementId) -> Result<StatusAnswer, Refusal> {
-        let peer = self.caller(caller)?;
+        let peer = self.certified(caller)?;
         self.status_for(&peer.did, agreement).await
     }
 
     async fn halves(&self, caller: &Caller, body: HalvesRequest) -> Result<(), Refusal> {
-        let peer = self.caller(caller)?;
+        let peer = self.certified(caller)?;
         self.take_halves(&peer.did, body).await
     }
 
     async fn statement(&self, caller: &Caller, body: StatementRequest) -> Result<(), Refusal> {
-        let peer = self.caller(caller)?;
+        let peer = self.certified(caller)?;
         self.take_statement(&peer, &body.statement).await
     }
 }

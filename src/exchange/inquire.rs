@@ -26,8 +26,8 @@ impl Exchange {
                 _ => outgoing::transfer_path(theirs),
             };
             let url = format!("{}{path}", waiting.callback);
-            let Ok(peer) = self.peer(&waiting.peer) else { continue };
-            let Ok(answer) = self.ask(&peer, Method::GET, &url, None, None).await else { continue };
+            let Ok(partner) = self.partner(&waiting.peer) else { continue };
+            let Ok(answer) = self.ask_partner(&partner, Method::GET, &url, None).await else { continue };
             let over = match waiting.about {
                 About::Negotiation => answer
                     .read(message::read::<ContractNegotiation>)

@@ -10,12 +10,16 @@
 mod catalog;
 mod export;
 mod fetch;
+mod foreign;
 mod handler;
+mod import;
 mod inquire;
 mod negotiate;
 mod open;
 mod outbox;
 mod pair;
+mod pending;
+mod plain;
 mod publish;
 mod release;
 mod revoke;
@@ -47,11 +51,12 @@ use crate::{
     },
     dataplane::{DataPlane, Grants},
     error::Refusal,
-    id::{AgreementId, Did, IdError, ReceiptId, Sha256},
-    identity::{Keys, Peer, Peers, Statement},
+    id::{AgreementId, Did, IdError, ParticipantId, ReceiptId, Sha256},
+    identity::{Keys, Partner, Peer, PeerState, Peers, Statement, TokenPeers},
     net::{Clients, Connections},
     offer::{Offer, Offers},
     policy::{Decision, Slice},
+    protocol::{BASE, message::Address},
     receipt::{
         Commit, CommitError, Committed, Committer, DecisionRecord, Kind, NewReceipt, Receipt, Receipts, Row, SeriesKey,
         read,
@@ -65,14 +70,18 @@ use crate::{
 pub use self::{
     catalog::{CatalogItem, Discoveries, RemoteOffer},
     fetch::{FetchEvent, FetchRequest},
-    negotiate::{NegotiationRequest, NegotiationView},
+    foreign::{ForeignPeer, ForeignView},
+    import::Imported,
+    negotiate::{NegotiationAction, NegotiationRequest, NegotiationView},
     open::{OpenProcesses, OpenReleases},
     outbox::{Outbox, Sequence},
     pair::{Pairing, PeerView, own_statements},
+    pending::Pending,
     publish::Published,
     refusals::Refusals,
-    rows::{NegotiationRow, TransferRow},
+    rows::{About, NegotiationRow, TransferRow},
     timer::Timer,
+    transfer::{TransferAction, TransferView},
     use_copy::{CopyView, UseRequest, Used},
 };
 
@@ -95,8 +104,12 @@ pub struct Parts {
     pub committer: Committer,
     /// Receipts.
     pub receipts: Receipts,
+    /// Our root as foreign connectors reach it: the plain listener's, if there is one.
+    pub plain_url: String,
     /// Partners, in memory.
     pub peers: Arc<Peers>,
+    /// Foreign connectors, in memory.
+    pub token_peers: Arc<TokenPeers>,
     /// Our offers, in memory.
     pub offers: Arc<Offers>,
     /// What may flow, in memory.
@@ -190,8 +203,9 @@ impl Exchange {
         let mut receipt = Receipt::new(self.mint::<ReceiptId>(), kind, self.clock.now(), self.us.clone().into());
         if let Some(row) = under {
             receipt.series = row.id().as_str().to_owned();
-            receipt.provider = row.agreement.provider.did.clone().into();
-            receipt.consumer = Some(row.agreement.consumer.did.clone().into());
+            receipt.provider = row.agreement.provider.id.clone();
+            receipt.consumer = Some(row.agreement.consumer.id.clone());
+            receipt.one_sided = row.one_sided;
             receipt.agreement = Some(row.id().clone());
             receipt.offer = Some(row.agreement.offer);
         }
@@ -261,8 +275,31 @@ impl Exchange {
         }
     }
 
-    /// The peer with this DID, active.
-    fn peer(&self, did: &Did) -> Result<Arc<Peer>, Refusal> {
+    /// An agreement of ours.
+    pub async fn agreement_row(&self, id: &AgreementId) -> Result<AgreementRow, Refusal> {
+        Ok(self.agreement(id).await?.1)
+    }
+
+    /// The partner with this id, active, of either kind.
+    fn partner(&self, id: &ParticipantId) -> Result<Partner, Refusal> {
+        match self.token_peers.by_id(id) {
+            None => self.peer(id).map(Partner::Certificate),
+            Some(peer) if peer.state == PeerState::Active => Ok(Partner::Token(peer)),
+            Some(_) => Err(Refusal::new("peer-revoked", format!("`{id}` was revoked as a peer"))),
+        }
+    }
+
+    /// Our `<base>` as this partner reaches it.
+    fn callback_for(&self, partner: &Partner) -> Result<Address, Refusal> {
+        let root = match partner {
+            Partner::Certificate(_) => &self.base_url,
+            Partner::Token(_) => &self.plain_url,
+        };
+        Address::parse(&format!("{root}{BASE}")).map_err(refuse("config-public-url"))
+    }
+
+    /// The Counterseal peer with this DID, active.
+    fn peer(&self, did: &(impl AsRef<str> + Display)) -> Result<Arc<Peer>, Refusal> {
         let peer = self.peers.by_did(did).ok_or_else(|| {
             Refusal::new(
                 "peer-unknown",

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     dataplane::{ReleaseRow, ReleaseState},
     exchange::rows::{About, NegotiationRow, TransferRow},
-    id::{AgreementId, Did, Pid, ReleaseId},
+    id::{AgreementId, ParticipantId, Pid, ReleaseId},
     protocol::{NegotiationState, TransferState},
     receipt::Mirror,
     time::Timestamp,
@@ -54,11 +54,13 @@ pub struct Process {
     /// The partner's, once it is known.
     pub peer_pid: Option<Pid>,
     /// The partner.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// Where the partner's connector takes its messages.
     pub callback: String,
     /// The agreement: what a transfer is under, what came of a negotiation.
     pub agreement: Option<AgreementId>,
+    /// Whether nobody but us can take the next step.
+    pub our_turn: bool,
     /// When it last moved.
     pub moved: Timestamp,
 }
@@ -95,6 +97,7 @@ impl Mirror for OpenProcesses {
                 over,
                 Process {
                     about: About::Negotiation,
+                    our_turn: row.our_turn(),
                     pid: row.pid,
                     peer_pid: row.peer_pid,
                     peer: row.peer,
@@ -110,6 +113,7 @@ impl Mirror for OpenProcesses {
                 over,
                 Process {
                     about: About::Transfer,
+                    our_turn: row.our_turn(),
                     pid: row.pid,
                     peer_pid: row.peer_pid,
                     peer: row.peer,

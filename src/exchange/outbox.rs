@@ -22,7 +22,7 @@ use crate::{
         Exchange, refuse, retry,
         rows::{About, Letter, TokenSpec},
     },
-    id::{Did, Pid},
+    id::{ParticipantId, Pid},
     protocol::{self, Delivery, outgoing},
     receipt::{Commit, ReceiptError, list},
     time::Timestamp,
@@ -36,7 +36,7 @@ pub struct Outbox {
     exchange: Exchange,
     /// Failed attempts and the next one, by letter; forgotten at a restart, and then all are due.
     attempts: Mutex<HashMap<u64, (u32, Timestamp)>>,
-    busy: Mutex<HashSet<Did>>,
+    busy: Mutex<HashSet<ParticipantId>>,
 }
 
 /// Hands out letter numbers: later ones are greater, over restarts too (as far as the clock goes).
@@ -89,8 +89,8 @@ impl Outbox {
         };
         let now = self.exchange.clock.now();
         let mut next = now.plus(Duration::from_secs(30));
-        let mut due: HashMap<Did, Vec<Letter>> = HashMap::new();
-        let mut held: HashSet<(Did, Pid)> = HashSet::new();
+        let mut due: HashMap<ParticipantId, Vec<Letter>> = HashMap::new();
+        let mut held: HashSet<(ParticipantId, Pid)> = HashSet::new();
         for letter in letters {
             // only the first of a process: the others wait for it
             if !held.insert((letter.peer.clone(), letter.process.clone())) {
@@ -169,13 +169,16 @@ impl Outbox {
     }
 
     async fn deliver(&self, letter: &Letter) -> Delivery {
-        let peer = match self.exchange.peer(&letter.peer) {
-            Ok(peer) => peer,
+        let (partner, authorization) = match self.exchange.partner(&letter.peer).and_then(|partner| {
+            let authorization = self.exchange.authorization_for(&partner)?;
+            Ok((partner, authorization))
+        }) {
+            Ok(found) => found,
             Err(refusal) => {
                 return Delivery::Refused { status: 403, code: refusal.code, reason: refusal.sentence };
             }
         };
-        let client = match self.exchange.clients.client_for(&peer.target(), &letter.url) {
+        let client = match self.exchange.clients.client_for(&partner.target(), &letter.url) {
             Ok(client) => client,
             Err(error) => return Delivery::NotYet(error.to_string()),
         };
@@ -184,7 +187,8 @@ impl Outbox {
             Err(refusal) => return Delivery::Refused { status: 500, code: refusal.code, reason: refusal.sentence },
         };
         let timeout = Duration::from_secs(self.exchange.config.outbox.attempt_seconds);
-        protocol::deliver(&client, &letter.url, None, body.as_bytes(), timeout).await
+        let authorization = authorization.as_deref().map(String::as_str);
+        protocol::deliver(&client, &letter.url, authorization, body.as_bytes(), timeout).await
     }
 }
 
@@ -259,14 +263,14 @@ impl Exchange {
     }
 
     /// How long we wait after answering this peer before we send what follows (reference: the kit's races).
-    fn follow_up_delay(&self, peer: &Did) -> Duration {
-        self.peers.by_did(peer).map_or(Duration::ZERO, |peer| Duration::from_millis(peer.follow_up_delay_ms))
+    fn follow_up_delay(&self, peer: &ParticipantId) -> Duration {
+        self.partner(peer).map_or(Duration::ZERO, |partner| partner.follow_up_delay())
     }
 }
 
 /// What a walk says of a letter.
 pub(super) struct Draft<'a> {
-    pub peer: &'a Did,
+    pub peer: &'a ParticipantId,
     pub process: &'a Pid,
     pub about: About,
     pub url: String,

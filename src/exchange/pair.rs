@@ -205,7 +205,7 @@ impl Exchange {
             self.letter(
                 &mut commit,
                 Draft {
-                    peer: &peer.did,
+                    peer: &peer.did.clone().into(),
                     process: &process,
                     about: About::Notice,
                     url: format!("{}{BASE}{}", peer.statement.endpoints.dsp, extension::statement_path()),

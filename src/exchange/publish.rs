@@ -8,8 +8,8 @@ use crate::{
     crypto::jws,
     error::Refusal,
     exchange::{Exchange, refuse},
-    id::{Did, OfferId, Sha256},
-    offer::{self, DatasetDescription, Distribution, Offer, OfferFile, OfferRow, OfferedPolicy, SignedOffer},
+    id::{Did, OfferId, Sha256, SnapshotId},
+    offer::{self, Audience, DatasetDescription, Distribution, Offer, OfferFile, OfferRow, OfferedPolicy, SignedOffer},
     policy::{self, Columns, PolicySource, Slice},
     receipt::{Commit, Kind, Row, read},
     source::{self, Format},
@@ -38,22 +38,8 @@ impl Exchange {
     pub async fn publish(&self, file: &Path) -> Result<Published, Refusal> {
         let (file, cedar) = OfferFile::load(file).map_err(refuse("offer-file"))?;
         let format: Format = file.dataset.format.parse().map_err(refuse("format-unsupported"))?;
-        let (roots, path) = (self.roots.clone(), file.dataset.source.clone());
-        let (snapshot, columns) = tokio::task::spawn_blocking(move || {
-            let opened = roots.open(&path)?;
-            let columns = source::header(&opened, format)?;
-            Ok::<_, source::SourceError>((opened.snapshot(), columns))
-        })
-        .await
-        .map_err(refuse("internal"))?
-        .map_err(refuse("source-unavailable"))?;
-
-        let global = match &self.config.policy.global {
-            Some(path) => tokio::fs::read_to_string(path).await.map_err(|error| {
-                Refusal::new("policy-unreadable", format!("policy.global: {} can't be read: {error}", path.display()))
-            })?,
-            None => String::new(),
-        };
+        let (snapshot, columns) = self.header_of(&file.dataset.source, format).await?;
+        let global = self.global_policy().await?;
         let name = file.policy.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let slice = Slice::compile(
             PolicySource { name: &name, text: &cedar },
@@ -63,7 +49,13 @@ impl Exchange {
             &columns,
         )
         .map_err(refuse("policy-invalid"))?;
-        let audience: Vec<Did> = file.audience.map(|audience| audience.sealed_for).unwrap_or_default();
+        let Audience { sealed_for: audience, plain } = file.audience.unwrap_or_default();
+        if plain && !audience.is_empty() {
+            return Err(Refusal::new(
+                "offer-file",
+                "audience: an offer that is sealed for recipients can't be plain for foreign connectors too",
+            ));
+        }
         self.check_audience(&slice, &audience)?;
 
         let id = file.id.clone();
@@ -89,7 +81,7 @@ impl Exchange {
         let base = Offer {
             v: 1,
             id: id.clone(),
-            provider: self.us.clone(),
+            provider: self.us.clone().into(),
             dataset: DatasetDescription {
                 id: file.dataset.id,
                 title: file.dataset.title,
@@ -109,7 +101,7 @@ impl Exchange {
                 sha256: slice.sha256(),
                 odrl: policy::odrl(&slice),
             },
-            approval: "auto".into(),
+            approval: file.approval,
             freshness_seconds: file.freshness_seconds,
             valid_from: file.valid_from.unwrap_or(now),
             valid_until: file.valid_until,
@@ -128,6 +120,7 @@ impl Exchange {
             format: file.dataset.format,
             snapshot,
             published: now,
+            plain,
             withdrawn: None,
             offer: base,
             signed,
@@ -141,6 +134,29 @@ impl Exchange {
             sealed_for: audience,
             columns,
         })
+    }
+
+    /// A source's state and columns.
+    pub(super) async fn header_of(&self, source: &str, format: Format) -> Result<(SnapshotId, Columns), Refusal> {
+        let (roots, path) = (self.roots.clone(), source.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let opened = roots.open(&path)?;
+            let columns = source::header(&opened, format)?;
+            Ok::<_, source::SourceError>((opened.snapshot(), columns))
+        })
+        .await
+        .map_err(refuse("internal"))?
+        .map_err(refuse("source-unavailable"))
+    }
+
+    /// The text of the policies that join every offer's.
+    pub(super) async fn global_policy(&self) -> Result<String, Refusal> {
+        match &self.config.policy.global {
+            Some(path) => tokio::fs::read_to_string(path).await.map_err(|error| {
+                Refusal::new("policy-unreadable", format!("policy.global: {} can't be read: {error}", path.display()))
+            }),
+            None => Ok(String::new()),
+        }
     }
 
     /// An offer signed for everybody, or for each recipient; each supersedes the one before.

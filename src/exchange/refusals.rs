@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::{id::Did, time::Timestamp};
+use crate::{id::ParticipantId, time::Timestamp};
 
 /// Receipts of refusals a peer may cause in a minute.
 const BUDGET: u64 = 60;
@@ -18,13 +18,13 @@ pub struct Refusals(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     minute: i64,
-    by_peer: HashMap<Did, u64>,
+    by_peer: HashMap<ParticipantId, u64>,
     uncounted: u64,
 }
 
 impl Refusals {
     /// Whether a refusal of this peer's still gets a receipt of its own; if not, it is counted.
-    pub fn within_budget(&self, peer: &Did, now: Timestamp) -> bool {
+    pub fn within_budget(&self, peer: &ParticipantId, now: Timestamp) -> bool {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = now.millis().div_euclid(MINUTE);
         if counts.minute != minute {
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_is_counted_and_not_receipted() {
         let refusals = Refusals::default();
-        let peer = Did::parse("did:web:x.invalid").unwrap();
+        let peer = ParticipantId::parse("did:web:x.invalid").unwrap();
         let now = Timestamp::from_millis(0);
         let receipts = (0..10_000).filter(|_| refusals.within_budget(&peer, now)).count();
         assert_eq!((receipts, refusals.take(), refusals.take()), (60, 9_940, 0));

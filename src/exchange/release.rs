@@ -3,16 +3,18 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    agreement::{AgreementRow, OpenRelease, Question, decide, principal_of_peer},
+    agreement::{AgreementRow, OpenRelease, Question, decide, principal_of_partner},
     crypto::{
-        RandomExt, jwe,
+        RandomExt,
+        ece::Keying,
+        jwe,
         jws::{self, Typ},
         sha256,
     },
     dataplane::{Grant, ReleaseRow, ReleaseState, SentBody, bodies_prefix, check_segments},
     error::Refusal,
     exchange::{Exchange, address, refuse, retry},
-    id::{Did, ReleaseId},
+    id::{ParticipantId, ReleaseId},
     offer::Offer,
     policy::{Action, Decision, Verdict},
     protocol::{
@@ -33,7 +35,7 @@ impl Exchange {
     /// `POST releases`: one release, decided now. Repeating a request id gets the same answer and spends nothing.
     pub(super) async fn release_to(
         &self,
-        peer: &Did,
+        peer: &ParticipantId,
         remote: SocketAddr,
         grant: &Grant,
         request: ReleaseRequest,
@@ -46,7 +48,7 @@ impl Exchange {
 
     async fn release_once(
         &self,
-        peer: &Did,
+        peer: &ParticipantId,
         remote: SocketAddr,
         grant: &Grant,
         request: &ReleaseRequest,
@@ -79,7 +81,7 @@ impl Exchange {
             &slice,
             &Question {
                 action: Action::Release,
-                principal: principal_of_peer(&*self.peer(peer)?),
+                principal: principal_of_partner(peer.clone(), &self.peer(peer)?.attributes),
                 offer: &offer,
                 agreement: Some(&agreement),
                 purpose: Some(&request.purpose),
@@ -128,7 +130,9 @@ impl Exchange {
         receipt.action = Some(Action::Release.as_str().to_owned());
         receipt.obligations_sha256 = Some(decision.obligations.sha256());
         receipt.snapshot = Some(pin.snapshot);
-        let mut next = ReleaseRow {
+        receipt.key_sha256 = Some(Keying::derive(&self.keys.release, id.as_str()).hash());
+        let released = self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        let next = ReleaseRow {
             id: id.clone(),
             request: request.request_id.clone(),
             transfer: grant.transfer.clone(),
@@ -140,14 +144,12 @@ impl Exchange {
             snapshot: pin.snapshot,
             columns: offer.dataset.columns.clone(),
             obligations: decision.obligations.clone(),
-            released: agreement.by_provider.clone(), // replaced below, once signed
+            released,
             state: ReleaseState::Open,
             deadline,
             length,
             delivered: None,
         };
-        receipt.key_sha256 = Some(next.keying(&self.keys.release).hash());
-        next.released = self.agreement_receipt(&mut commit, &agreement, receipt)?;
         let mut spent = agreement.clone();
         spent.releases += 1;
         spent.open = Some(OpenRelease { id: id.clone(), deadline, lapsed: false });
@@ -176,10 +178,10 @@ impl Exchange {
     }
 
     /// Leaves a `denied` receipt, then refuses.
-    async fn deny<T>(
+    pub(super) async fn deny<T>(
         &self,
         agreement: &AgreementRow,
-        peer: &Did,
+        peer: &ParticipantId,
         grant: &Grant,
         decision: Option<(&Decision, &str)>,
         refusal: Refusal,
@@ -203,7 +205,7 @@ impl Exchange {
     /// `POST releases/{id}/acknowledgement`: against our own rows; then `delivered`, and the key. Idempotent.
     pub(super) async fn take_acknowledgement(
         &self,
-        peer: &Did,
+        peer: &ParticipantId,
         id: &ReleaseId,
         request: AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
@@ -212,7 +214,7 @@ impl Exchange {
 
     async fn acknowledge_once(
         &self,
-        peer: &Did,
+        peer: &ParticipantId,
         id: &ReleaseId,
         request: &AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
@@ -324,7 +326,7 @@ impl Exchange {
     /// `POST releases/{id}/outcome`: the consumer's `opened` or `disputed`, kept beside ours.
     pub(super) async fn take_outcome(
         &self,
-        peer: &Did,
+        peer: &ParticipantId,
         id: &ReleaseId,
         request: OutcomeRequest,
     ) -> Result<(), Refusal> {
@@ -350,7 +352,11 @@ impl Exchange {
         self.commit(commit).await.map(|_| ())
     }
 
-    async fn release_row(&self, peer: &Did, id: &ReleaseId) -> Result<(Row<ReleaseRow>, ReleaseRow), Refusal> {
+    async fn release_row(
+        &self,
+        peer: &ParticipantId,
+        id: &ReleaseId,
+    ) -> Result<(Row<ReleaseRow>, ReleaseRow), Refusal> {
         let row = read::<ReleaseRow>(&*self.store, &ReleaseRow::key(id)).await.map_err(refuse("store-unreadable"))?;
         match row.value.clone().filter(|release| release.peer == *peer) {
             Some(release) => Ok((row, release)),
@@ -367,11 +373,12 @@ impl Exchange {
 
     /// The offer of an agreement, verified again: nothing in a row is trusted for being there.
     pub(super) fn agreed_offer(&self, agreement: &AgreementRow) -> Result<Offer, Refusal> {
-        let provider = &agreement.agreement.provider.did;
-        let offer = crate::offer::verify(&agreement.offer, provider, &agreement.agreement.consumer.did, |kid| {
-            self.verifying_key(kid)
-        })
-        .map_err(refuse("offer-signature"))?;
+        let (provider, consumer) = (&agreement.agreement.provider.id, &agreement.agreement.consumer.id);
+        if agreement.one_sided {
+            return self.own_offer(agreement);
+        }
+        let offer = crate::offer::verify(&agreement.offer, provider, consumer, |kid| self.verifying_key(kid))
+            .map_err(refuse("offer-signature"))?;
         if offer.sha256() != agreement.agreement.offer {
             return Err(Refusal::new(
                 "offer-mismatch",
@@ -379,16 +386,31 @@ impl Exchange {
             ));
         }
         // both signatures, over the same content, before every release and use
-        for (jws, signer) in [
-            (Some(&agreement.by_provider), provider),
-            (agreement.by_consumer.as_ref(), &agreement.agreement.consumer.did),
-        ] {
+        for (jws, signer) in [(agreement.by_provider.as_ref(), provider), (agreement.by_consumer.as_ref(), consumer)] {
             let jws = jws.ok_or_else(|| Refusal::new("agreement-unsigned", "the agreement lacks a signature"))?;
             let signed = crate::agreement::verify(jws, signer, |kid| self.verifying_key(kid))
                 .map_err(refuse("agreement-signature"))?;
             if *signed.payload() != agreement.agreement {
                 return Err(Refusal::new("agreement-mismatch", "the parties signed different agreements"));
             }
+        }
+        Ok(offer.into_payload())
+    }
+
+    /// The offer of an agreement that only we have signed, as we signed it.
+    fn own_offer(&self, agreement: &AgreementRow) -> Result<Offer, Refusal> {
+        let offer = jws::verify::<Offer>(&agreement.offer, Typ::Offer, &self.us, |kid| self.verifying_key(kid))
+            .map_err(refuse("offer-signature"))?;
+        let ours = match agreement.ours {
+            Party::Provider => &agreement.by_provider,
+            Party::Consumer => &agreement.by_consumer,
+        };
+        let ours =
+            ours.as_ref().ok_or_else(|| Refusal::new("agreement-unsigned", "the agreement lacks our signature"))?;
+        let signed = crate::agreement::verify(ours, &self.us, |kid| self.verifying_key(kid))
+            .map_err(refuse("agreement-signature"))?;
+        if *signed.payload() != agreement.agreement || offer.sha256() != agreement.agreement.offer {
+            return Err(Refusal::new("agreement-mismatch", "the agreement is not the one that we signed"));
         }
         Ok(offer.into_payload())
     }

@@ -67,14 +67,14 @@ impl Exchange {
         }
         commit.put(&row, &peer).map_err(refuse("internal"))?;
         self.commit(commit).await?;
-        self.clients.forget(did);
+        self.clients.forget(&did.clone().into());
         for spki in &peer.statement.tls {
             self.connections.cut(spki);
         }
         Ok(())
     }
 
-    fn running_transfers(&self, of: impl Fn(&Process) -> bool) -> Vec<Pid> {
+    pub(super) fn running_transfers(&self, of: impl Fn(&Process) -> bool) -> Vec<Pid> {
         let transfers = self.open_processes.that(|process| process.about == About::Transfer && of(process));
         transfers.into_iter().map(|process| process.pid).collect()
     }

@@ -5,8 +5,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::jws::Jws,
     error::Refusal,
-    id::{AgreementId, DatasetId, Did, MessageId, OfferId, Pid, ReceiptId, Sha256},
-    protocol::{NegotiationState, Party, TransferState},
+    id::{AgreementId, DatasetId, MessageId, OfferId, ParticipantId, Pid, ReceiptId, Sha256},
+    offer::Approval,
+    protocol::{
+        NegotiationState, Party, TransferState,
+        message::{ContractAgreement, MessageOffer},
+    },
     receipt::row_key,
     time::Timestamp,
 };
@@ -23,13 +27,26 @@ pub struct NegotiationRow {
     /// The side that we are on.
     pub ours: Party,
     /// The other party.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// Where its messages go.
     pub callback: String,
     /// Where it stands.
     pub state: NegotiationState,
-    /// The offer that it is about.
-    pub offer: Jws,
+    /// The offer that it is about, as its provider signed it; a foreign provider signs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Jws>,
+    /// Whether our steps wait for a person.
+    #[serde(default)]
+    pub approval: Approval,
+    /// Where the request came from, and what for: the facts of a decision that is made again (provider).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<std::net::IpAddr>,
+    /// The purpose that the consumer declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// What the other side proposed last: the offer or agreement of its message, and what came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposed: Option<Proposal>,
     /// Its id.
     pub offer_id: OfferId,
     /// Its dataset.
@@ -56,7 +73,7 @@ impl NegotiationRow {
     }
 
     /// The key that finds a negotiation by the peer's pid.
-    pub fn peer_key(peer: &Did, pid: &Pid) -> Vec<u8> {
+    pub fn peer_key(peer: &ParticipantId, pid: &Pid) -> Vec<u8> {
         row_key("np/", &[peer.as_str(), pid.as_str()])
     }
 
@@ -65,6 +82,29 @@ impl NegotiationRow {
         match self.ours {
             Party::Consumer => (Some(self.pid.clone()), self.peer_pid.clone()),
             Party::Provider => (self.peer_pid.clone(), Some(self.pid.clone())),
+        }
+    }
+}
+
+/// What a partner's message proposed, kept until we answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Proposal {
+    /// A counter-offer.
+    Offer(MessageOffer),
+    /// An agreement.
+    Agreement(Box<ContractAgreement>),
+}
+
+impl NegotiationRow {
+    /// Whether it is our turn: nobody but us can take the next step (ending it aside).
+    pub const fn our_turn(&self) -> bool {
+        match self.ours {
+            Party::Provider => matches!(
+                self.state,
+                NegotiationState::Requested | NegotiationState::Accepted | NegotiationState::Verified
+            ),
+            Party::Consumer => matches!(self.state, NegotiationState::Offered | NegotiationState::Agreed),
         }
     }
 }
@@ -81,7 +121,7 @@ pub struct TransferRow {
     /// The side that we are on.
     pub ours: Party,
     /// The other party.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// Where its messages go.
     pub callback: String,
     /// Where it stands.
@@ -90,6 +130,12 @@ pub struct TransferRow {
     pub agreement: AgreementId,
     /// `HttpData-PULL`.
     pub format: String,
+    /// Whether our steps wait for a person.
+    #[serde(default)]
+    pub approval: Approval,
+    /// The certificate that the consumer asked with: tokens are bound to it (provider).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Sha256>,
     /// Where the data is, and the token for it (consumer).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
@@ -118,6 +164,11 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl TransferRow {
+    /// Whether it is our turn: the consumer waits for the start.
+    pub fn our_turn(&self) -> bool {
+        self.ours == Party::Provider && self.state == TransferState::Requested
+    }
+
     /// Where transfers lie.
     pub const PREFIX: &'static str = "t/";
 
@@ -127,7 +178,7 @@ impl TransferRow {
     }
 
     /// The key that finds a transfer by the peer's pid.
-    pub fn peer_key(peer: &Did, pid: &Pid) -> Vec<u8> {
+    pub fn peer_key(peer: &ParticipantId, pid: &Pid) -> Vec<u8> {
         row_key("tp/", &[peer.as_str(), pid.as_str()])
     }
 
@@ -151,7 +202,7 @@ pub struct Seen {
 
 impl Seen {
     /// The row's key.
-    pub fn key(peer: &Did, message: &MessageId) -> Vec<u8> {
+    pub fn key(peer: &ParticipantId, message: &MessageId) -> Vec<u8> {
         row_key("m/", &[peer.as_str(), message.as_str()])
     }
 }
@@ -163,7 +214,7 @@ pub struct Letter {
     /// Orders letters; the row key's tail.
     pub seq: u64,
     /// To whom.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// The process of ours that it belongs to: letters of one process go out in order.
     pub process: Pid,
     /// What kind of process that is.

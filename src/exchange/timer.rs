@@ -15,6 +15,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between looks at agreements that have run out.
 const ENDS: u32 = 5;
+/// Ticks between looks at steps that wait for people.
+const PENDING: u32 = 5;
 /// Ticks between looks at processes that have not moved for long.
 const INQUIRE: u32 = 30;
 /// Ticks between receipts of counted refusals.
@@ -42,6 +44,11 @@ impl Timer {
                 && let Err(refusal) = self.0.finish_ended().await
             {
                 tracing::error!(%refusal, "agreements could not be ended");
+            }
+            if ticks.is_multiple_of(PENDING)
+                && let Err(refusal) = self.0.expire_pending().await
+            {
+                tracing::error!(%refusal, "steps that wait for people could not be looked at");
             }
             // partners may be slow to answer: deadlines don't wait for them
             if ticks.is_multiple_of(INQUIRE) && inquiry.is_empty() {

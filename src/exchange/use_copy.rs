@@ -163,7 +163,7 @@ impl Exchange {
         decision: Option<(&crate::policy::Decision, &str)>,
         refusal: Refusal,
     ) -> Result<T, Refusal> {
-        if self.refusals.within_budget(&self.us, self.clock.now()) {
+        if self.refusals.within_budget(&self.us.clone().into(), self.clock.now()) {
             let mut commit = Commit::new();
             let mut receipt = self.receipt(Kind::Denied, Some(agreement));
             receipt.action = Some(action.as_str().to_owned());
@@ -251,7 +251,7 @@ impl Exchange {
         self.letter(
             commit,
             Draft {
-                peer: &peer.did,
+                peer: agreement.peer(),
                 process,
                 about: About::Notice,
                 url: format!("{}{BASE}{}", peer.statement.endpoints.dsp, extension::receipts_path()),

@@ -7,12 +7,14 @@
 pub mod token;
 
 mod keys;
+mod partner;
 mod peer;
 mod rotation;
 mod statement;
 
 pub use self::{
     keys::{KeyFileError, Keys},
+    partner::{Partner, TokenPeer, TokenPeers},
     peer::{Attributes, Peer, PeerState, Peers, authenticate},
     rotation::Rotating,
     statement::{

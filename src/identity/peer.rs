@@ -16,7 +16,7 @@ use crate::{
     error::Refusal,
     id::{Did, Sha256},
     identity::{Statement, StatementError, fingerprint, statement::read_chain},
-    net::{ConnectionInfo, Target},
+    net::{ConnectionInfo, Origin, Target},
     time::Timestamp,
 };
 
@@ -80,11 +80,16 @@ impl Peer {
     /// Its connector, for outbound connections.
     pub fn target(&self) -> Target {
         Target {
-            peer: self.did.clone(),
+            peer: self.did.clone().into(),
             seq: self.statement.seq,
-            spki: self.statement.tls.clone(),
+            origin: Origin::Pinned(self.statement.tls.clone()),
             endpoints: vec![self.statement.endpoints.dsp.clone()],
         }
+    }
+
+    /// Where its protocol's messages go: `<base>` (DSP 2025-1).
+    pub fn base(&self) -> String {
+        format!("{}/2025-1", self.statement.endpoints.dsp)
     }
 
     /// The hash of its newest statement.
@@ -140,8 +145,8 @@ struct View {
 
 impl Peers {
     /// The peer with this DID, in whatever state.
-    pub fn by_did(&self, did: &Did) -> Option<Arc<Peer>> {
-        self.read().by_did.get(did).cloned()
+    pub fn by_did(&self, did: &impl AsRef<str>) -> Option<Arc<Peer>> {
+        self.read().by_did.get(did.as_ref()).cloned()
     }
 
     /// The first of the peers whose newest statements pin this TLS key.
@@ -158,8 +163,8 @@ impl Peers {
     }
 
     /// Whether this peer may do anything.
-    pub fn is_active(&self, did: &Did) -> bool {
-        self.read().by_did.get(did).is_some_and(|peer| peer.state == PeerState::Active)
+    pub fn is_active(&self, did: &impl AsRef<str>) -> bool {
+        self.read().by_did.get(did.as_ref()).is_some_and(|peer| peer.state == PeerState::Active)
     }
 
     /// All of them, by DID.

@@ -10,7 +10,7 @@ use crate::{
         jws::{self, Jws, JwsError, KeyRole, Kid, Typ},
     },
     error::Refusal,
-    id::{Did, Pid, Sha256},
+    id::{Did, ParticipantId, Pid, Sha256},
     identity::Keys,
     time::Timestamp,
 };
@@ -22,7 +22,7 @@ pub struct Claims {
     /// Who issued it: us.
     pub iss: Did,
     /// Who may use it.
-    pub sub: Did,
+    pub sub: ParticipantId,
     /// Which transfer it is for (our pid).
     pub transfer: Pid,
     /// This one; a transfer has one current.
@@ -66,7 +66,7 @@ mod thumbprint {
 /// Issues a token for `sub`, good for `ttl`.
 pub fn issue(
     keys: &Keys,
-    sub: &Did,
+    sub: &ParticipantId,
     thumbprint: Option<Sha256>,
     transfer: &Pid,
     jti: &str,
@@ -94,7 +94,7 @@ pub fn issue(
 pub fn check(
     bearer: &str,
     own: &VerifyingKey,
-    caller: &Did,
+    caller: &ParticipantId,
     thumbprint: Option<&Sha256>,
     now: Timestamp,
 ) -> Result<Claims, Refusal> {
@@ -121,6 +121,18 @@ pub fn check(
     Ok(claims)
 }
 
+/// For whom a token is, if it is one of ours; whether it is still good, [`check`] says.
+///
+/// # Errors
+/// `token-foreign`.
+pub fn subject(bearer: &str, own: &VerifyingKey) -> Result<ParticipantId, Refusal> {
+    let foreign = || Refusal::new("token-foreign", "the token is not one that this connector issued");
+    let jws = Jws::parse(bearer).map_err(|_| foreign())?;
+    let (_, kid) = jws::peek(&jws).map_err(|_| foreign())?;
+    let claims = jws::verify::<Claims>(&jws, Typ::Token, kid.did(), |_| Some(*own)).map_err(|_| foreign())?;
+    Ok(claims.into_payload().sub)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,12 +144,13 @@ mod tests {
         let did = Did::parse("did:web:hospital.invalid").unwrap();
         let start = Timestamp::from_millis(1_764_000_000_000);
         let keys = Keys::create(home.path(), &did, &[], &SystemRandom, start).unwrap();
-        let (peer, other) = (Did::parse("did:web:a.invalid").unwrap(), Did::parse("did:web:b.invalid").unwrap());
+        let id = |text: &str| ParticipantId::parse(text).unwrap();
+        let (peer, other) = (id("did:web:a.invalid"), id("did:web:b.invalid"));
         let print = Sha256([7; 32]);
         let pid = Pid::parse("urn:uuid:1").unwrap();
         let token = issue(&keys, &peer, Some(print), &pid, "1", start, Duration::from_secs(60)).unwrap();
         let own = keys.token.public();
-        let code = |bearer: &str, who: &Did, print: Option<&Sha256>, now: Timestamp| {
+        let code = |bearer: &str, who: &ParticipantId, print: Option<&Sha256>, now: Timestamp| {
             check(bearer, &own, who, print, now).map(|claims| claims.jti).map_err(|refusal| refusal.code.to_string())
         };
         assert_eq!(code(token.as_str(), &peer, Some(&print), start), Ok("1".into()));
@@ -169,7 +182,7 @@ mod tests {
         let did = Did::parse("did:web:hospital.invalid").unwrap();
         let start = Timestamp::from_millis(1_764_000_000_000);
         let keys = Keys::create(home.path(), &did, &[], &SystemRandom, start).unwrap();
-        let peer = Did::parse("did:web:a.invalid").unwrap();
+        let peer = ParticipantId::parse("did:web:a.invalid").unwrap();
         let pid = Pid::parse("urn:uuid:1").unwrap();
         let fine = issue(&keys, &peer, None, &pid, "1", start, Duration::from_secs(60)).unwrap();
         let claims = check(fine.as_str(), &keys.token.public(), &peer, None, start).unwrap();
@@ -190,10 +203,10 @@ mod tests {
         }
         let signing = Kid::of(&did, KeyRole::Signing, &keys.token.public());
         assert_eq!(refused(&by_hand("JWT", &signing)), "token-foreign");
-        let other = Kid::of(&peer, KeyRole::Token, &keys.token.public());
+        let other = Kid::of(&peer.did().unwrap(), KeyRole::Token, &keys.token.public());
         assert_eq!(refused(&by_hand("JWT", &other)), "token-foreign");
         // ours by key, another's by what it says
-        let iss = Claims { iss: peer.clone(), ..claims.clone() };
+        let iss = Claims { iss: peer.did().unwrap(), ..claims.clone() };
         assert_eq!(refused(&jws::sign(Typ::Token, &keys.token_kid(), &keys.token, &iss).unwrap()), "token-foreign");
         let body = serde_json::to_value(&Claims { cnf: Some(Confirmation { thumbprint: Sha256([7; 32]) }), ..claims });
         assert_eq!(body.unwrap()["cnf"]["x5t#S256"], "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc");

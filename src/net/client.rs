@@ -9,8 +9,8 @@ use std::{
 use reqwest::{Client, Url, redirect::Policy};
 
 use crate::{
-    id::{Did, Sha256},
-    net::{AddressGuard, GuardError, TlsIdentity, client_config},
+    id::{ParticipantId, Sha256},
+    net::{AddressGuard, GuardError, TlsIdentity, client_config, public_config},
 };
 
 /// Why nobody was asked.
@@ -22,7 +22,7 @@ pub enum NetError {
         /// The address.
         url: String,
         /// Whose it should be.
-        peer: Did,
+        peer: ParticipantId,
         /// Where it may be.
         stated: String,
     },
@@ -38,13 +38,23 @@ pub enum NetError {
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Who.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// The statement's number.
     pub seq: u64,
-    /// Keys of its server certificate.
-    pub spki: Vec<Sha256>,
+    /// How its server is known.
+    pub origin: Origin,
     /// Its endpoints.
     pub endpoints: Vec<String>,
+}
+
+/// How a server is known to be whom we mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It holds one of these keys, and is shown our certificate.
+    Pinned(Vec<Sha256>),
+    /// By a certificate of the public PKI for its name, or, over plain HTTP, by being this very machine. It is not shown
+    /// our certificate.
+    Public,
 }
 
 impl Target {
@@ -55,12 +65,13 @@ impl Target {
 
     fn admits(&self, url: &str) -> Option<Url> {
         let url = Url::parse(url).ok()?;
-        let at_home = url.scheme() == "https"
+        let secure = |url: &Url| url.scheme() == "https" || self.origin == Origin::Public && is_loopback(url);
+        let at_home = secure(&url)
             && url.username().is_empty()
             && url.password().is_none()
             && self.endpoints.iter().filter_map(|endpoint| Url::parse(endpoint).ok()).any(|endpoint| {
                 let base = endpoint.path().trim_end_matches('/');
-                endpoint.scheme() == "https"
+                endpoint.scheme() == url.scheme()
                     && endpoint.host() == url.host()
                     && endpoint.port_or_known_default() == url.port_or_known_default()
                     && url.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -73,7 +84,7 @@ impl Target {
 pub struct Clients {
     identity: TlsIdentity,
     guard: AddressGuard,
-    pub(super) made: Mutex<HashMap<(Did, u64), Client>>,
+    pub(super) made: Mutex<HashMap<(ParticipantId, u64), Client>>,
 }
 
 impl Clients {
@@ -108,12 +119,15 @@ impl Clients {
         if let Some(client) = made.get(&key) {
             return Ok(client.clone());
         }
-        let tls =
-            client_config(&self.identity, target.spki.clone()).map_err(|error| NetError::Tls(error.to_string()))?;
+        let tls = match &target.origin {
+            Origin::Pinned(spki) => client_config(&self.identity, spki.clone()),
+            Origin::Public => public_config(),
+        }
+        .map_err(|error| NetError::Tls(error.to_string()))?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .dns_resolver(guard.resolver())
-            .https_only(true)
+            .https_only(parsed.scheme() == "https")
             .http1_only()
             .no_proxy()
             .redirect(Policy::none())
@@ -126,13 +140,21 @@ impl Clients {
             .build()
             .map_err(|error| NetError::Tls(error.to_string()))?;
         // an older statement's client is never used again
-        made.retain(|(did, _), _| *did != target.peer);
+        made.retain(|(peer, _), _| *peer != target.peer);
         made.insert(key, client.clone());
         Ok(client)
     }
 
     /// Drops the client of a peer that was revoked or removed, with its idle connections.
-    pub fn forget(&self, peer: &Did) {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).retain(|(did, _), _| did != peer);
+    pub fn forget(&self, peer: &ParticipantId) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _), _| known != peer);
+    }
+}
+
+/// Whether a URL names this machine itself: a loopback address, or `localhost`.
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str().map(|host| host.trim_start_matches('[').trim_end_matches(']')) {
+        Some(host) => host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        None => false,
     }
 }

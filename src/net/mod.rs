@@ -15,10 +15,10 @@ mod tls;
 
 pub use self::{
     certificate::{CertificateError, PeerCertificate},
-    client::{Clients, NetError, Target},
+    client::{Clients, NetError, Origin, Target},
     guard::{AddressGuard, GuardError, GuardedResolver, Kind as AddressKind},
     serve::{ConnectionInfo, Connections, Failed, Limits, serve_plain, serve_tls},
-    tls::{TlsIdentity, client_config, server_config},
+    tls::{TlsIdentity, client_config, public_config, server_config},
 };
 
 #[cfg(test)]

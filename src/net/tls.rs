@@ -15,7 +15,7 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
-    version::TLS13,
+    version::{TLS12, TLS13},
 };
 use zeroize::Zeroizing;
 
@@ -68,6 +68,21 @@ pub fn client_config(identity: &TlsIdentity, pinned: Vec<Sha256>) -> Result<Clie
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedKey { provider, pinned }))
         .with_client_auth_cert(identity.chain(), identity.key())?;
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The client's side towards a foreign connector: a certificate of the system's trusted roots, for its name; ours is not
+/// shown.
+pub fn public_config() -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls_platform_verifier::Verifier::new(provider.clone())?;
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

@@ -18,7 +18,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -37,7 +37,9 @@ use crate::{
         Discoveries, Exchange, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices,
         Timer, TransferRow, own_statements,
     },
-    identity::{KeyFileError, Keys, Peer, Peers, authenticate, did_document, verify_chain},
+    identity::{
+        KeyFileError, Keys, Partner, Peer, Peers, TokenPeer, TokenPeers, authenticate, did_document, verify_chain,
+    },
     net::{AddressGuard, Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
     offer::{self, Offers},
     protocol::{self, Caller, extension},
@@ -54,6 +56,8 @@ pub use self::clock::GuardedClock;
 const RUNNING: &str = "running.json";
 /// The operator's token for the management API.
 pub const TOKEN: &str = "operator.token";
+/// The steward's, which alone approves what others bring in.
+pub const STEWARD: &str = "steward.token";
 
 /// Why a connector did not start.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +126,9 @@ pub struct Running {
     pub management: SocketAddr,
     /// The partners' listener.
     pub partner: SocketAddr,
+    /// The listener for foreign connectors, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<SocketAddr>,
     /// Its process.
     pub process: u32,
 }
@@ -158,7 +165,7 @@ impl Node {
     ) -> Result<Self, StartError> {
         let did = config.participant.did.clone();
         let mut keys = Keys::load(home, &did)?;
-        let token = read_token(home)?;
+        let (token, steward) = (read_token(home, TOKEN)?, read_token(home, STEWARD)?);
         let folder = home.join("store");
         let disk = SledStore::open(&folder)?;
         place::check(&folder, moved)
@@ -167,24 +174,36 @@ impl Node {
 
         let partner = listen("the partner listener", "partner", config.listen.partner).await?;
         let management = listen("the management API", "management", config.listen.management).await?;
+        let plain = match config.listen.plain {
+            Some(address) => Some(listen("the plain listener", "plain", address).await?),
+            None => None,
+        };
         let address = |listener: &TcpListener, of: SocketAddr| listener.local_addr().unwrap_or(of);
         let running = Running {
             partner: address(&partner, config.listen.partner),
             management: address(&management, config.listen.management),
+            plain: plain.as_ref().and_then(|listener| listener.local_addr().ok()),
             process: std::process::id(),
         };
 
-        let (peers, offers, grants, open, processes) = (
+        let (peers, token_peers, offers, grants, open, processes) = (
             Arc::new(Peers::default()),
+            Arc::new(TokenPeers::default()),
             Arc::new(Offers::default()),
             Arc::new(Grants::default()),
             Arc::new(OpenReleases::default()),
             Arc::new(OpenProcesses::default()),
         );
-        let mirrors: Vec<Arc<dyn Mirror>> =
-            vec![Arc::new(PeerMirror(peers.clone())), offers.clone(), grants.clone(), open.clone(), processes.clone()];
+        let mirrors: Vec<Arc<dyn Mirror>> = vec![
+            Arc::new(PeerMirror(peers.clone(), token_peers.clone())),
+            offers.clone(),
+            grants.clone(),
+            open.clone(),
+            processes.clone(),
+        ];
         for (prefix, mirror) in [
             (Peer::PREFIX, 0),
+            (TokenPeer::PREFIX, 0),
             (offer::PREFIX, 1),
             (Grant::PREFIX, 2),
             (ReleaseRow::PREFIX, 3),
@@ -227,6 +246,7 @@ impl Node {
         );
         let exchange = Exchange::new(Parts {
             us: did.clone(),
+            plain_url: config.plain_url(running.plain, running.partner),
             base_url,
             clients: Arc::new(Clients::guarded(keys.tls.clone(), guard)),
             keys: keys.clone(),
@@ -234,6 +254,7 @@ impl Node {
             store,
             committer: committer.clone(),
             peers: peers.clone(),
+            token_peers: token_peers.clone(),
             offers,
             grants,
             vault: Vault::open(home)?,
@@ -265,7 +286,10 @@ impl Node {
         let tls = server_config(&keys.tls).map_err(|error| StartError::Tls(error.to_string()))?;
         let (stop_serving, stop_working) = (CancellationToken::new(), CancellationToken::new());
         let (mut servers, mut workers) = (JoinSet::new(), JoinSet::new());
-        let partner_routes = partner_router(&exchange, &dataplane, peers, clock);
+        let partner_routes = partner_router(&exchange, &dataplane, peers, token_peers, clock);
+        if let Some(plain) = plain {
+            servers.spawn(serve_plain(plain, partner_routes.clone(), Limits::default(), stop_serving.clone()));
+        }
         let refusals = exchange.clone();
         servers.spawn(serve_tls(
             partner,
@@ -279,7 +303,8 @@ impl Node {
                 tracing::warn!(%remote, %error, "a TLS handshake failed");
             }),
         ));
-        let management_routes = api::routes(Api { exchange: exchange.clone(), token, address: running.management });
+        let management_routes =
+            api::routes(Api { exchange: exchange.clone(), token, steward, address: running.management });
         servers.spawn(serve_plain(management, management_routes, Limits::default(), stop_serving.clone()));
         workers.spawn(Outbox::new(exchange.clone()).run(stop_working.clone()));
         workers.spawn(Timer::new(exchange.clone()).run(stop_working.clone()));
@@ -302,11 +327,12 @@ impl Node {
     }
 }
 
-struct PeerMirror(Arc<Peers>);
+struct PeerMirror(Arc<Peers>, Arc<TokenPeers>);
 
 impl Mirror for PeerMirror {
     fn applied(&self, key: &[u8], value: Option<&[u8]>) {
         self.0.applied(key, value);
+        self.1.applied(key, value);
     }
 }
 
@@ -320,9 +346,9 @@ async fn listen(what: &'static str, key: &'static str, address: SocketAddr) -> R
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { what, key, address, error })
 }
 
-/// The operator's token of this home.
-pub fn read_token(home: &Path) -> Result<Token, StartError> {
-    let path = home.join(TOKEN);
+/// A token of this home, by its file's name.
+pub fn read_token(home: &Path, name: &str) -> Result<Token, StartError> {
+    let path = home.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => Ok(Token::new(text.trim())),
         Err(error) => Err(StartError::File { path, error }),
@@ -343,32 +369,50 @@ pub fn write(home: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), Sta
 }
 
 /// What partners reach: version metadata and `did.json` for anybody; everything else for peers, known at every request.
-fn partner_router(exchange: &Exchange, dataplane: &DataPlane, peers: Arc<Peers>, clock: Arc<GuardedClock>) -> Router {
+fn partner_router(
+    exchange: &Exchange,
+    dataplane: &DataPlane,
+    peers: Arc<Peers>,
+    token_peers: Arc<TokenPeers>,
+    clock: Arc<GuardedClock>,
+) -> Router {
     let document = statement_document(&exchange.statements).unwrap_or_default();
     protocol::routes(Arc::new(exchange.clone()))
         .merge(dataplane.routes())
+        .merge(dataplane.plain_routes(Arc::new(exchange.clone())))
         .route("/.well-known/did.json", get(async move || Json(document.clone())))
         .fallback(protocol::fallback)
-        .layer(middleware::from_fn_with_state((peers, clock, exchange.clone()), known))
+        .layer(middleware::from_fn_with_state((peers, token_peers, clock, exchange.clone()), known))
 }
 
-type Door = (Arc<Peers>, Arc<GuardedClock>, Exchange);
+type Door = (Arc<Peers>, Arc<TokenPeers>, Arc<GuardedClock>, Exchange);
 
 /// Reads who the connection is, anew at each request; whoever is nobody gets the reason.
-async fn known(State((peers, clock, exchange)): State<Door>, mut request: Request, next: Next) -> Response {
+async fn known(
+    State((peers, token_peers, clock, exchange)): State<Door>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path().trim_end_matches('/');
-    if matches!(path, protocol::VERSION_PATH | "/.well-known/did.json") {
+    // what is under /data shows a transfer token, which says whose it is
+    if matches!(path, protocol::VERSION_PATH | "/.well-known/did.json") || path.starts_with("/data/") {
         return next.run(request).await;
     }
     let Some(info) = request.extensions().get::<ConnectionInfo>().cloned() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    match authenticate(&info, &peers, clock.now()) {
-        Ok(peer) => {
+    // who shows a certificate is known by it, whatever token it shows beside
+    let presented = request.headers().get(header::AUTHORIZATION).filter(|_| info.client_cert.is_none());
+    let partner = match presented {
+        Some(value) => token_peers.authenticate(value.as_bytes()).map(Partner::Token),
+        None => authenticate(&info, &peers, clock.now()).map(Partner::Certificate),
+    };
+    match partner {
+        Ok(partner) => {
             request.extensions_mut().insert(Caller {
-                participant: peer.did.clone().into(),
+                participant: partner.id(),
                 remote: info.remote,
-                authentication: "mtls",
+                authentication: partner.authentication(),
                 certificate: info.client_cert.map(|certificate| certificate.thumbprint),
             });
             next.run(request).await
@@ -376,8 +420,8 @@ async fn known(State((peers, clock, exchange)): State<Door>, mut request: Reques
         Err(refusal) => {
             exchange.refusals.count();
             tracing::info!(remote = %info.remote, %refusal, "a caller was refused");
-            let status =
-                if refusal.is("certificate-missing") { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+            let unknown = refusal.is("certificate-missing") || refusal.is("token-unknown");
+            let status = if unknown { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
             (status, Json(extension::refusal_json(&refusal))).into_response()
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{DatasetId, Did, OfferId},
@@ -61,12 +61,23 @@ pub struct OfferFile {
     /// Until when.
     #[serde(default)]
     pub valid_until: Option<Timestamp>,
-    /// `auto` or `manual`.
-    #[serde(default = "auto")]
-    approval: String,
+    /// Whether each step waits for a person.
+    #[serde(default)]
+    pub approval: Approval,
     /// How old, in seconds, the provider's status statement may be when the consumer uses the data.
     #[serde(default = "a_day")]
     pub freshness_seconds: u64,
+}
+
+/// Who takes the provider's steps in negotiations and transfers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Approval {
+    /// The connector, as the policy decides.
+    #[default]
+    Auto,
+    /// A person or a program of theirs, where the policy allows it at all: each step waits as a pending action.
+    Manual,
 }
 
 /// `[dataset]`
@@ -108,15 +119,15 @@ pub struct PolicySection {
 }
 
 /// `[audience]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Audience {
     /// The recipients for whom the offer is sealed.
+    #[serde(default)]
     pub sealed_for: Vec<Did>,
-}
-
-fn auto() -> String {
-    "auto".into()
+    /// Whether foreign connectors, which present a token, may have it too: unsealed, with receipts that only we sign.
+    #[serde(default)]
+    pub plain: bool,
 }
 
 fn csv() -> String {
@@ -142,9 +153,6 @@ impl OfferFile {
             value: value.to_owned(),
             hint,
         };
-        if offer.approval != "auto" {
-            return Err(not_yet("approval", &offer.approval, "write approval = \"auto\" and let the policy decide"));
-        }
         if offer.dataset.source.contains("://") {
             return Err(not_yet(
                 "dataset.source",

@@ -8,7 +8,7 @@ mod object;
 mod row;
 mod view;
 
-pub use file::{OfferFile, OfferFileError};
+pub use file::{Approval, Audience, OfferFile, OfferFileError};
 pub use object::{
     DatasetDescription, Distribution, Offer, OfferError, OfferedPolicy, Sealing, seal, sealing_kid, unseal, verify,
 };

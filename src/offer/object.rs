@@ -8,7 +8,8 @@ use crate::{
         jws::{self, Jws, Kid, Typ, Verified},
         sha256,
     },
-    id::{DatasetId, Did, OfferId, Sha256},
+    id::{DatasetId, Did, OfferId, ParticipantId, Sha256},
+    offer::Approval,
     policy::{Columns, PolicyError, PolicySource, Slice},
     time::Timestamp,
 };
@@ -29,9 +30,9 @@ pub enum OfferError {
     #[error("the offer names the provider `{named}`, but `{sender}` sent it")]
     Provider {
         /// In the offer.
-        named: Did,
+        named: ParticipantId,
         /// On the connection.
-        sender: Did,
+        sender: String,
     },
     /// The offer is made out to somebody else.
     #[error("the offer is made out to `{0}`")]
@@ -57,14 +58,14 @@ pub struct Offer {
     pub v: u8,
     /// The steward's id.
     pub id: OfferId,
-    /// Who offers.
-    pub provider: Did,
+    /// Who offers: a DID, in an offer of a Counterseal connector's.
+    pub provider: ParticipantId,
     /// What is offered.
     pub dataset: DatasetDescription,
     /// On what terms.
     pub policy: OfferedPolicy,
-    /// `auto`.
-    pub approval: String,
+    /// Whether each step waits for a person at the provider's.
+    pub approval: Approval,
     /// How old a status statement may be at use, in seconds.
     pub freshness_seconds: u64,
     /// From when an agreement may be made.
@@ -176,16 +177,19 @@ impl Offer {
 /// Checks a received offer: signed by `provider`'s signing key, in `provider`'s name, for everybody or for `us`.
 pub fn verify(
     jws: &Jws,
-    provider: &Did,
-    us: &Did,
+    provider: &impl AsRef<str>,
+    us: &impl AsRef<str>,
     key: impl FnOnce(&Kid) -> Option<VerifyingKey>,
 ) -> Result<Verified<Offer>, OfferError> {
     let offer: Verified<Offer> = jws::verify(jws, Typ::Offer, provider, key)?;
-    if offer.payload().provider != *provider {
-        return Err(OfferError::Provider { named: offer.payload().provider.clone(), sender: provider.clone() });
+    if offer.payload().provider.as_str() != provider.as_ref() {
+        return Err(OfferError::Provider {
+            named: offer.payload().provider.clone(),
+            sender: provider.as_ref().to_owned(),
+        });
     }
     match &offer.payload().aud {
-        Some(aud) if aud != us => Err(OfferError::Audience(aud.clone())),
+        Some(aud) if aud.as_str() != us.as_ref() => Err(OfferError::Audience(aud.clone())),
         _ => Ok(offer),
     }
 }

@@ -38,6 +38,9 @@ pub struct OfferRow {
     pub snapshot: SnapshotId,
     /// When.
     pub published: Timestamp,
+    /// Whether foreign connectors may have it: as it is, unsealed, with receipts that only we sign.
+    #[serde(default)]
+    pub plain: bool,
     /// When it was withdrawn, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
@@ -64,8 +67,8 @@ impl OfferRow {
     }
 
     /// The version that `peer` may see, if there is one.
-    pub fn version_for(&self, peer: &Did) -> Option<&SignedOffer> {
-        self.signed.iter().find(|signed| signed.aud.as_ref().is_none_or(|aud| aud == peer))
+    pub fn version_for(&self, peer: &impl AsRef<str>) -> Option<&SignedOffer> {
+        self.signed.iter().find(|signed| signed.aud.as_ref().is_none_or(|aud| aud.as_str() == peer.as_ref()))
     }
 }
 

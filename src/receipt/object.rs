@@ -10,7 +10,7 @@ use crate::{
         jws::{self, Jws, JwsError, Kid, Typ, Verified},
     },
     error::Refusal,
-    id::{AgreementId, Did, ParticipantId, Pid, ReceiptId, ReleaseId, Sha256, SnapshotId},
+    id::{AgreementId, ParticipantId, Pid, ReceiptId, ReleaseId, Sha256, SnapshotId},
     receipt::SeriesKey,
     store::StoreError,
     time::Timestamp,
@@ -146,6 +146,9 @@ pub struct Receipt {
     /// Under which agreement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<AgreementId>,
+    /// Whether the agreement is one that only the signer has signed: no half of the partner's will answer this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_sided: bool,
     /// About which offer: SHA-256 of its JWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Sha256>,
@@ -261,6 +264,7 @@ impl Receipt {
             provider: signer,
             consumer: None,
             agreement: None,
+            one_sided: false,
             offer: None,
             transfer: None,
             release: None,
@@ -305,7 +309,7 @@ impl NewReceipt {
 /// Checks that this is a receipt by `signer`.
 pub fn verify(
     jws: &Jws,
-    signer: &Did,
+    signer: &impl AsRef<str>,
     key: impl FnOnce(&Kid) -> Option<VerifyingKey>,
 ) -> Result<Verified<Receipt>, JwsError> {
     jws::verify(jws, Typ::Receipt, signer, key)

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     crypto::{hkdf_sha256, hmac_sha256},
-    id::{Did, Sha256},
+    id::Sha256,
 };
 
 /// Bytes of a log entry: `0x01 ‖ T ‖ SHA-256(JWS)`.
@@ -17,8 +17,8 @@ pub struct SeriesKey(Zeroizing<[u8; 32]>);
 
 impl SeriesKey {
     /// HKDF(secret, the party's DID).
-    pub fn derive(secret: &[u8; 32], party: &Did) -> Self {
-        Self(Zeroizing::new(hkdf_sha256(secret, b"", &[b"counterseal/series", party.as_str().as_bytes()])))
+    pub fn derive(secret: &[u8; 32], party: &impl AsRef<str>) -> Self {
+        Self(Zeroizing::new(hkdf_sha256(secret, b"", &[b"counterseal/series", party.as_ref().as_bytes()])))
     }
 
     /// The tag of number `n` (from 0): HMAC-SHA-256 over `n` as 8 bytes, big-endian.

@@ -10,7 +10,7 @@ use counterseal::{
     exchange::{FetchEvent, FetchRequest, NegotiationRequest, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did},
     identity::{Attributes, Invitation},
-    net::{Clients, Target},
+    net::{Clients, Origin, Target},
     node::Node,
     receipt::{Filter, Kind},
     time::{Clock, ManualClock, SystemClock},
@@ -43,7 +43,7 @@ pub async fn start_with(
     let home = folder.join(name);
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let did = Did::parse(format!("did:web:{name}.invalid")).unwrap();
-    let new = NewHome { did, name: name.into(), partner: any, management: any, public_url };
+    let new = NewHome { did, name: name.into(), partner: any, management: any, public_url, plain: None };
     create(&home, &new, &SystemRandom, clock.now()).unwrap();
     let mut config = Config::load(&home, []).unwrap();
     config.release.deadline_seconds = 60;
@@ -84,7 +84,7 @@ impl Actor {
     }
 
     pub async fn agree(&self, provider: &Self) -> AgreementId {
-        let request = NegotiationRequest { provider: provider.did().clone(), dataset: DatasetId::parse("d").unwrap() };
+        let request = NegotiationRequest::about(provider.did().clone(), DatasetId::parse("d").unwrap());
         let pid = self.node.exchange.negotiate(&request).await.unwrap();
         let view = self.node.exchange.negotiation_end(&pid, Duration::from_secs(20)).await.unwrap();
         view.agreement.unwrap_or_else(|| panic!("{:?}", view.ended))
@@ -107,9 +107,9 @@ impl Actor {
     pub fn client(&self, provider: &Self) -> reqwest::Client {
         let base = provider.node.exchange.base_url.clone();
         let target = Target {
-            peer: provider.did().clone(),
+            peer: provider.did().clone().into(),
             seq: 0,
-            spki: vec![provider.node.exchange.keys.certificate().spki],
+            origin: Origin::Pinned(vec![provider.node.exchange.keys.certificate().spki]),
             endpoints: vec![base.clone()],
         };
         Clients::new(self.node.exchange.keys.tls.clone()).client_for(&target, &base).unwrap()
@@ -422,7 +422,7 @@ async fn what_waits_in_the_outbox_survives_a_restart_and_arrives() {
 async fn what_a_peer_may_discover_follows_offer_and_peer_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let (provider, consumer, _) = pair_with(folder.path(), OPEN, Arc::new(SystemClock)).await;
-    let sees = async || consumer.node.exchange.catalog_of(provider.did()).await.unwrap().len();
+    let sees = async || consumer.node.exchange.catalog_of(&provider.did().clone().into()).await.unwrap().len();
     assert_eq!((sees().await, sees().await), (1, 1));
     provider.publish("@id(\"g\") permit (principal in Group::\"research\", action, resource);").await;
     assert_eq!((sees().await, sees().await), (0, 0), "the offer changed");

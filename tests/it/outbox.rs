@@ -18,7 +18,7 @@ use axum::{
 use counterseal::{
     exchange::NegotiationRequest,
     id::DatasetId,
-    net::{Clients, ConnectionInfo, Connections, Limits, Target, serve_tls, server_config},
+    net::{Clients, ConnectionInfo, Connections, Limits, Origin, Target, serve_tls, server_config},
     protocol::NegotiationState,
     time::SystemClock,
 };
@@ -60,9 +60,9 @@ async fn stand_in_front(
 ) -> Arc<Front> {
     let address = format!("https://{}", consumer.node.running.partner);
     let target = Target {
-        peer: consumer.did().clone(),
+        peer: consumer.did().clone().into(),
         seq: 0,
-        spki: vec![consumer.node.exchange.keys.certificate().spki],
+        origin: Origin::Pinned(vec![consumer.node.exchange.keys.certificate().spki]),
         endpoints: vec![address.clone()],
     };
     let front = Arc::new(Front {
@@ -148,8 +148,7 @@ async fn actor(folder: &Path, name: &str, public_url: Option<String>, give_up_se
 
 impl Stage {
     async fn negotiate(&self) -> counterseal::id::Pid {
-        let request =
-            NegotiationRequest { provider: self.provider.did().clone(), dataset: DatasetId::parse("d").unwrap() };
+        let request = NegotiationRequest::about(self.provider.did().clone(), DatasetId::parse("d").unwrap());
         self.consumer.node.exchange.negotiate(&request).await.unwrap()
     }
 }

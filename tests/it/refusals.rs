@@ -78,7 +78,6 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
     for (file, broken, code, words) in [
         ("offer.toml", "id = ".to_owned(), "offer-file", vec!["offer.toml", "line 1"]),
         ("offer.toml", offer.replace("title", "titel"), "offer-file", vec!["titel"]),
-        ("offer.toml", format!("approval = \"manual\"\n{offer}"), "offer-file", vec!["manual", "not available"]),
         (
             "offer.toml",
             offer.replace("\"lymph_node.csv\"", "\"https://x/y.csv\""),

@@ -65,6 +65,7 @@ impl Actor {
             partner: any,
             management: any,
             public_url: None,
+            plain: None,
         };
         create(&home, &new, &SystemRandom, SystemClock.now())?;
         let config = Config::load(&home, [])?;
@@ -110,7 +111,7 @@ impl Actor {
     pub async fn negotiate(&self, provider: &Did, dataset: &str) -> Result<NegotiationView, Refusal> {
         let exchange = &self.node.exchange;
         let dataset = DatasetId::parse(dataset).map_err(|error| Refusal::new("id-invalid", error.to_string()))?;
-        let pid = exchange.negotiate(&NegotiationRequest { provider: provider.clone(), dataset }).await?;
+        let pid = exchange.negotiate(&NegotiationRequest::about(provider.clone(), dataset)).await?;
         exchange.negotiation_end(&pid, std::time::Duration::from_secs(10)).await
     }
 

@@ -352,7 +352,7 @@ async fn research_catalog(who: &Actor, provider: &Actor, paired: bool) -> Result
             .map_err(|error| Refusal::new("failed", error.to_string()))?;
         return Err(crate::protocol::extension::refusal_from(answer.0, answer.1.as_bytes()));
     }
-    let items = who.node.exchange.catalog_of(provider.did()).await?;
+    let items = who.node.exchange.catalog_of(&provider.did().clone().into()).await?;
     Ok(items.into_iter().map(|item| item.dataset.to_string()).collect())
 }
 
@@ -370,9 +370,9 @@ async fn raw(who: &Actor, provider: &Actor, path: &str) -> anyhow::Result<(u16, 
 fn client(who: &Actor, provider: &Actor) -> anyhow::Result<(reqwest::Client, String)> {
     let base = provider.node.exchange.base_url.clone();
     let target = crate::net::Target {
-        peer: provider.did().clone(),
+        peer: provider.did().clone().into(),
         seq: 0,
-        spki: vec![provider.node.exchange.keys.certificate().spki],
+        origin: crate::net::Origin::Pinned(vec![provider.node.exchange.keys.certificate().spki]),
         endpoints: vec![base.clone()],
     };
     Ok((crate::net::Clients::new(who.node.exchange.keys.tls.clone()).client_for(&target, &base)?, base))

@@ -1,7 +1,12 @@
 //! The agreement: made and signed by the provider, checked and signed by the consumer, in force when both are there.
 
+use std::net::IpAddr;
+
 use crate::{
-    agreement::{self, Agreement, AgreementRow, AgreementState, PartyFacts, SeriesSecret, SourcePin, manifest},
+    agreement::{
+        self, Agreement, AgreementRow, AgreementState, PartyFacts, Question, SeriesSecret, SourcePin, decide, manifest,
+        principal_of_partner,
+    },
     crypto::{RandomExt, jwe, jws},
     error::Refusal,
     exchange::{
@@ -11,51 +16,79 @@ use crate::{
         rows::NegotiationRow,
     },
     id::AgreementId,
-    identity::Peer,
-    offer::{self, Offer},
+    identity::{Partner, Peer},
+    offer::{self, LiveOffer, OfferRow},
+    policy::{Action, Decision, Slice, Verdict},
     protocol::{
-        Party, ProtocolError,
+        Party,
         message::{self, ContractAgreement, ContractEvent, ContractVerification, EventType, NegotiationMessage, Rules},
         negotiation,
     },
-    receipt::{Commit, Kind},
+    receipt::{Commit, Kind, Row},
 };
 
 impl Exchange {
+    /// The provider's yes: the policy is asked (again, where a person took their time), then the agreement is made.
+    pub(super) fn agree_again(
+        &self,
+        commit: &mut Commit,
+        partner: &Partner,
+        row: &mut NegotiationRow,
+    ) -> Result<(), Refusal> {
+        let live = self.live_offer(row)?;
+        let slice = live.slice.clone().map_err(refuse("policy-unusable"))?;
+        self.guard.check()?;
+        let decision = self.decide_negotiation(partner, &live, &slice, row.purpose.as_deref(), row.remote);
+        if decision.verdict != Verdict::Allow {
+            return Err(decision.reason.unwrap_or_else(no_permit));
+        }
+        self.offer_agreement(commit, partner, row, &live.row, &slice)
+    }
+
+    /// Whether the policy lets this partner have an agreement.
+    pub(super) fn decide_negotiation(
+        &self,
+        partner: &Partner,
+        live: &LiveOffer,
+        slice: &Slice,
+        purpose: Option<&str>,
+        remote: Option<IpAddr>,
+    ) -> Decision {
+        let question = Question {
+            action: Action::Negotiate,
+            principal: principal_of_partner(partner.id(), partner.attributes()),
+            offer: &live.row.offer,
+            agreement: None,
+            purpose,
+            address: remote,
+            application: None,
+            now: self.clock.now(),
+        };
+        decide(slice, &question)
+    }
+
     /// The provider makes and signs the agreement, and sends it.
     pub(super) fn offer_agreement(
         &self,
         commit: &mut Commit,
-        peer: &Peer,
+        partner: &Partner,
         row: &mut NegotiationRow,
-        offer: &Offer,
-        slice: &crate::policy::Slice,
-        published: &offer::OfferRow,
+        published: &OfferRow,
+        slice: &Slice,
     ) -> Result<(), Refusal> {
+        let offer = &published.offer;
+        let signed =
+            row.offer.clone().ok_or_else(|| Refusal::new("internal", "an offer of ours without a signature"))?;
         let secret = SeriesSecret(self.random.array());
         let id: AgreementId = self.mint();
         let agreement = Agreement {
             v: 1,
             id: id.clone(),
-            offer: row.offer.sha256(),
+            offer: signed.sha256(),
             offer_id: offer.id.clone(),
             dataset: offer.dataset.id.clone(),
-            provider: PartyFacts {
-                did: self.us.clone(),
-                statement: self.own_statement(),
-                jurisdiction: None,
-                roles: Default::default(),
-                certifications: Default::default(),
-                groups: Default::default(),
-            },
-            consumer: PartyFacts {
-                did: peer.did.clone(),
-                statement: peer.statement_sha256(),
-                jurisdiction: peer.attributes.jurisdiction.clone(),
-                roles: peer.attributes.roles.clone(),
-                certifications: peer.attributes.certifications.clone(),
-                groups: peer.attributes.groups.clone(),
-            },
+            provider: PartyFacts::plain(self.us.clone().into(), Some(self.own_statement())),
+            consumer: PartyFacts::of(partner),
             policy_sha256: slice.sha256(),
             manifest: manifest(slice),
             duties: Vec::new(),
@@ -66,9 +99,15 @@ impl Exchange {
         };
         let by_provider = jws::sign(jws::Typ::Agreement, &self.keys.signing_kid(), &self.keys.signing, &agreement)
             .map_err(refuse("internal"))?;
-        let sealing = &peer.statement.keys.sealing;
-        let sealed = jwe::seal(sealing, &offer::sealing_kid(&peer.did, sealing), SECRET_CTY, &secret.0, &*self.random)
-            .map_err(refuse("internal"))?;
+        // the secret of its series, sealed; a foreign connector has no use for it
+        let sealed = match partner.certificate() {
+            None => None,
+            Some(peer) => {
+                let sealing = &peer.statement.keys.sealing;
+                let kid = offer::sealing_kid(&peer.did, sealing);
+                Some(jwe::seal(sealing, &kid, SECRET_CTY, &secret.0, &*self.random).map_err(refuse("internal"))?)
+            }
+        };
         let (consumer_pid, provider_pid) = both(row)?;
         row.state = negotiation::next(Some(row.state), Party::Provider, negotiation::Event::Agree)
             .map_err(refuse("internal"))?;
@@ -80,20 +119,22 @@ impl Exchange {
                 id: id.clone(),
                 target: offer.dataset.id.clone(),
                 assigner: self.us.clone().into(),
-                assignee: peer.did.clone().into(),
+                assignee: partner.id(),
                 timestamp: Some(row.begun),
                 rules: Rules::from_odrl(&offer.policy.odrl).map_err(refuse("policy-unusable"))?,
             },
-            agreement_jws: Some(by_provider.clone()),
-            series_secret_jwe: Some(sealed),
+            agreement_jws: partner.certificate().map(|_| by_provider.clone()),
+            series_secret_jwe: sealed,
         });
         self.say(commit, row, message, false)?;
         let kept = AgreementRow {
             agreement,
             ours: Party::Provider,
             negotiation: row.pid.clone(),
-            offer: row.offer.clone(),
-            by_provider,
+            offer: signed,
+            one_sided: partner.certificate().is_none(),
+            approval: row.approval,
+            by_provider: Some(by_provider),
             by_consumer: None,
             state: AgreementState::Pending,
             ended: None,
@@ -116,10 +157,41 @@ impl Exchange {
     pub(super) async fn take_agreement(
         &self,
         commit: &mut Commit,
-        peer: &Peer,
+        partner: &Partner,
         row: &mut NegotiationRow,
         message: &ContractAgreement,
     ) -> Result<(), Refusal> {
+        let by_consumer = match partner {
+            Partner::Certificate(peer) => Some(self.countersign(commit, peer, row, message)?),
+            Partner::Token(peer) => {
+                let agreement = &message.agreement;
+                let fits =
+                    agreement.target == row.dataset && agreement.assigner == peer.id && agreement.assignee == self.us;
+                if !fits {
+                    return Err(Refusal::new(
+                        "agreement-mismatch",
+                        "the agreement names another dataset, or other parties, than were asked for",
+                    ));
+                }
+                row.agreement = Some(agreement.id.clone());
+                None
+            }
+        };
+        row.state = negotiation::next(Some(row.state), Party::Consumer, negotiation::Event::Verify)
+            .map_err(refuse("internal"))?;
+        let (consumer_pid, provider_pid) = both(row)?;
+        let answer = ContractVerification { provider_pid, consumer_pid, agreement_jws: by_consumer };
+        self.say(commit, row, NegotiationMessage::Verification(answer), false)
+    }
+
+    /// Between Counterseal peers: everything in the agreement is what was asked for, and both sign the same.
+    fn countersign(
+        &self,
+        commit: &mut Commit,
+        peer: &Peer,
+        row: &mut NegotiationRow,
+        message: &ContractAgreement,
+    ) -> Result<jws::Jws, Refusal> {
         let wrong = |sentence: &str| Refusal::new("agreement-mismatch", sentence.to_owned());
         let by_provider = message
             .agreement_jws
@@ -128,20 +200,21 @@ impl Exchange {
         let signed = agreement::verify(&by_provider, &peer.did, |kid| self.peers.current_key(kid))
             .map_err(refuse("agreement-signature"))?;
         let agreement = signed.payload().clone();
-        let offer = offer::verify(&row.offer, &peer.did, &self.us, |kid| self.peers.verifying_key(kid))
+        let asked = row.offer.clone().ok_or_else(|| wrong("no signed offer was asked for"))?;
+        let offer = offer::verify(&asked, &peer.did, &self.us, |kid| self.peers.verifying_key(kid))
             .map_err(refuse("offer-signature"))?;
         let slice = offer.payload().slice().map_err(refuse("policy-unusable"))?;
         let sha256 = offer.sha256();
         let offer = offer.payload();
         for (fits, what) in [
             (agreement.v == 1, "its version"),
-            (agreement.provider.did == peer.did && agreement.consumer.did == self.us, "its parties"),
+            (agreement.provider.id == peer.did && agreement.consumer.id == self.us, "its parties"),
             (
-                agreement.provider.statement == peer.statement_sha256(),
+                agreement.provider.statement == Some(peer.statement_sha256()),
                 "the provider's statement (is it newer than the one we hold?)",
             ),
             (
-                agreement.consumer.statement == self.own_statement(),
+                agreement.consumer.statement == Some(self.own_statement()),
                 "our own statement (has the provider not got our newest one?)",
             ),
             (agreement.offer == sha256 && agreement.offer_id == offer.id, "the offer"),
@@ -174,8 +247,10 @@ impl Exchange {
         let kept = AgreementRow {
             ours: Party::Consumer,
             negotiation: row.pid.clone(),
-            offer: row.offer.clone(),
-            by_provider: by_provider.clone(),
+            offer: asked,
+            one_sided: false,
+            approval: row.approval,
+            by_provider: Some(by_provider.clone()),
             by_consumer: Some(by_consumer.clone()),
             state: AgreementState::Pending,
             ended: None,
@@ -187,31 +262,28 @@ impl Exchange {
             status: None,
             agreement,
         };
-        row.state = negotiation::next(Some(row.state), Party::Consumer, negotiation::Event::Verify)
-            .map_err(refuse("internal"))?;
         row.agreement = Some(kept.id().clone());
-        let (consumer_pid, provider_pid) = both(row)?;
-        let answer = ContractVerification { provider_pid, consumer_pid, agreement_jws: Some(by_consumer) };
-        self.say(commit, row, NegotiationMessage::Verification(answer), false)?;
         commit.half(half(kept.id(), by_provider));
-        commit.put_new(agreement::key(kept.id()), &kept).map_err(refuse("internal"))
+        commit.put_new(agreement::key(kept.id()), &kept).map_err(refuse("internal"))?;
+        Ok(by_consumer)
     }
 
-    /// The provider checks the consumer's signature over the same: the agreement is in force.
+    /// The provider checks the consumer's signature over the same. A foreign consumer only says that it agrees.
     pub(super) async fn take_verification(
         &self,
         commit: &mut Commit,
-        peer: &Peer,
-        row: &mut NegotiationRow,
+        partner: &Partner,
+        row: &NegotiationRow,
         message: &ContractVerification,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(Row<AgreementRow>, AgreementRow), Refusal> {
         let id = row.agreement.clone().ok_or_else(|| Refusal::new("agreement-unknown", "no agreement was sent"))?;
+        let (kept, mut agreement) = self.agreement(&id).await?;
+        let Partner::Certificate(peer) = partner else { return Ok((kept, agreement)) };
         let by_consumer = message.agreement_jws.clone().ok_or_else(|| {
             Refusal::new("agreement-unsigned", "the verification came without the consumer's signature")
         })?;
         let signed = agreement::verify(&by_consumer, &peer.did, |kid| self.peers.current_key(kid))
             .map_err(refuse("agreement-signature"))?;
-        let (kept, mut agreement) = self.agreement(&id).await?;
         if *signed.payload() != agreement.agreement {
             return Err(Refusal::new(
                 "agreement-mismatch",
@@ -219,28 +291,65 @@ impl Exchange {
             ));
         }
         agreement.by_consumer = Some(by_consumer.clone());
+        commit.half(half(&id, by_consumer));
+        Ok((kept, agreement))
+    }
+
+    /// The provider closes: the agreement is in force.
+    pub(super) async fn finalize(&self, commit: &mut Commit, row: &mut NegotiationRow) -> Result<(), Refusal> {
+        let found = self.agreement_of(row).await?;
+        let (kept, agreement) = found.ok_or_else(|| Refusal::new("agreement-unknown", "no agreement was sent"))?;
+        self.finalize_with(commit, row, kept, agreement)
+    }
+
+    /// Closes with the agreement's row at hand.
+    pub(super) fn finalize_with(
+        &self,
+        commit: &mut Commit,
+        row: &mut NegotiationRow,
+        kept: Row<AgreementRow>,
+        mut agreement: AgreementRow,
+    ) -> Result<(), Refusal> {
+        row.state = negotiation::next(Some(row.state), Party::Provider, negotiation::Event::Finalize)
+            .map_err(refuse("internal"))?;
         agreement.state = AgreementState::Active;
         let receipt = self.receipt(Kind::Agreed, Some(&agreement));
         self.agreement_receipt(commit, &agreement, receipt)?;
-        commit.half(half(&id, by_consumer));
-        row.state = negotiation::next(Some(row.state), Party::Provider, negotiation::Event::Finalize)
-            .map_err(refuse("internal"))?;
         let (consumer_pid, provider_pid) = both(row)?;
         let event = ContractEvent { provider_pid, consumer_pid, event_type: EventType::Finalized };
         self.say(commit, row, NegotiationMessage::Event(event), false)?;
         commit.put(&kept, &agreement).map_err(refuse("internal"))
     }
 
-    /// FINALIZED: the consumer's copy is in force too.
-    pub(super) async fn activate(&self, commit: &mut Commit, row: &NegotiationRow) -> Result<(), ProtocolError> {
-        let Some(id) = &row.agreement else { return Ok(()) };
-        let (kept, mut agreement) = self.agreement(id).await?;
-        if agreement.state == AgreementState::Pending {
+    /// FINALIZED: the consumer's copy is in force too. Of a foreign provider's agreement we have none: it came without
+    /// a policy that could be decided by.
+    pub(super) async fn activate(&self, commit: &mut Commit, row: &NegotiationRow) -> Result<(), Refusal> {
+        if let Some((kept, mut agreement)) = self.agreement_of(row).await?
+            && agreement.state == AgreementState::Pending
+        {
             agreement.state = AgreementState::Active;
             let receipt = self.receipt(Kind::Agreed, Some(&agreement));
             self.agreement_receipt(commit, &agreement, receipt)?;
-            commit.put(&kept, &agreement).map_err(|error| ProtocolError::busy(error.to_string()))?;
+            commit.put(&kept, &agreement).map_err(refuse("internal"))?;
         }
         Ok(())
     }
+
+    /// The agreement that came of a negotiation, where there is one here.
+    pub(super) async fn agreement_of(
+        &self,
+        row: &NegotiationRow,
+    ) -> Result<Option<(Row<AgreementRow>, AgreementRow)>, Refusal> {
+        let Some(id) = &row.agreement else { return Ok(None) };
+        match self.agreement(id).await {
+            // another's agreement may have the id that a foreign provider gave to its own
+            Ok((kept, agreement)) => Ok((agreement.negotiation == row.pid).then_some((kept, agreement))),
+            Err(refusal) if refusal.is("agreement-unknown") => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+}
+
+fn no_permit() -> Refusal {
+    Refusal::new("policy-no-permit", "the policy did not allow it")
 }

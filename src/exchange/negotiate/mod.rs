@@ -8,6 +8,7 @@
 //!   in force ◀───────────────────────────── ContractNegotiationEvent FINALIZED
 //! ```
 
+mod act;
 mod agree;
 mod take;
 
@@ -25,9 +26,11 @@ use crate::{
         refuse,
         rows::{About, NegotiationRow},
     },
-    id::{AgreementId, DatasetId, Did, Pid},
+    id::{AgreementId, DatasetId, OfferId, ParticipantId, Pid},
+    identity::Partner,
+    offer::Approval,
     protocol::{
-        BASE, NegotiationState, Party, ProtocolError,
+        NegotiationState, Party, ProtocolError,
         message::{
             self, Address, ContractNegotiation, ContractRequest, ContractTermination, Counterpart, MessageOffer,
             NegotiationMessage, Rules,
@@ -37,6 +40,8 @@ use crate::{
     receipt::{Commit, Kind, PartnerHalf, Row, list, read},
 };
 
+pub use self::act::NegotiationAction;
+
 /// The content type of the series secret's JWE.
 const SECRET_CTY: &str = "counterseal-series-secret";
 
@@ -44,9 +49,22 @@ const SECRET_CTY: &str = "counterseal-series-secret";
 #[derive(Clone, Debug)]
 pub struct NegotiationRequest {
     /// With whom.
-    pub provider: Did,
+    pub provider: ParticipantId,
     /// About what.
     pub dataset: DatasetId,
+    /// About which offer of it; needed with a foreign provider, whose offers are not signed.
+    pub offer: Option<OfferId>,
+    /// The provider's `<base>`, if it is another than the one that is known of it; it must be below that one.
+    pub address: Option<Address>,
+    /// Whether our steps wait for a person.
+    pub approval: Approval,
+}
+
+impl NegotiationRequest {
+    /// About a partner's dataset, in its signed offer, with our steps taken at once.
+    pub fn about(provider: impl Into<ParticipantId>, dataset: DatasetId) -> Self {
+        Self { provider: provider.into(), dataset, offer: None, address: None, approval: Approval::Auto }
+    }
 }
 
 /// How a negotiation stands, for people.
@@ -55,12 +73,16 @@ pub struct NegotiationRequest {
 pub struct NegotiationView {
     /// Our pid.
     pub pid: Pid,
+    /// The side that we are on.
+    pub role: Party,
     /// Its state.
     pub state: NegotiationState,
     /// With whom.
-    pub peer: Did,
+    pub peer: ParticipantId,
     /// About what.
     pub dataset: DatasetId,
+    /// In which offer.
+    pub offer: OfferId,
     /// What came of it.
     pub agreement: Option<AgreementId>,
     /// Why it ended.
@@ -71,9 +93,11 @@ impl From<NegotiationRow> for NegotiationView {
     fn from(row: NegotiationRow) -> Self {
         Self {
             pid: row.pid,
+            role: row.ours,
             state: row.state,
             peer: row.peer,
             dataset: row.dataset,
+            offer: row.offer_id,
             agreement: row.agreement,
             ended: row.ended,
         }
@@ -87,52 +111,79 @@ impl Exchange {
 
     /// Begins a negotiation about a partner's offer.
     pub async fn negotiate(&self, request: &NegotiationRequest) -> Result<Pid, Refusal> {
-        let peer = self.peer(&request.provider)?;
-        let remote = self.offer_of(&request.provider, &request.dataset).await?;
-        let offer = remote.offer.payload();
-        // refused before anything is asked for: what we could not enforce we don't agree to
-        offer.slice().map_err(refuse("policy-unusable"))?;
+        let partner = self.partner(&request.provider)?;
+        let callback = match &request.address {
+            None => partner.base(),
+            Some(address) if partner.target().allows(address.as_str()) => address.as_str().to_owned(),
+            Some(address) => {
+                return Err(Refusal::new(
+                    "address-not-pinned",
+                    format!("`{address}` is not at the address that is known of {}: {}", partner.id(), partner.base()),
+                ));
+            }
+        };
+        let (offer, offer_id, rules) = match &partner {
+            Partner::Certificate(peer) => {
+                let remote = self.offer_of(&peer.did, &request.dataset).await?;
+                let offer = remote.offer.payload();
+                // refused before anything is asked for: what we could not enforce we don't agree to
+                offer.slice().map_err(refuse("policy-unusable"))?;
+                if !offer.stands_at(self.clock.now()) {
+                    return Err(Refusal::new("offer-expired", "the offer does not stand at present"));
+                }
+                if request.offer.as_ref().is_some_and(|wanted| *wanted != offer.id) {
+                    return Err(Refusal::new("offer-mismatch", format!("the dataset is offered as `{}`", offer.id)));
+                }
+                let rules = Rules::from_odrl(&offer.policy.odrl).map_err(refuse("policy-unusable"))?;
+                (Some(remote.offer.jws().clone()), offer.id.clone(), rules)
+            }
+            // whatever it offers is read by a person, in its catalog or in its agreement
+            Partner::Token(_) => {
+                let offer = request.offer.clone().ok_or_else(|| {
+                    Refusal::new("offer-missing", "name the offer: a foreign provider's catalog has its id")
+                })?;
+                (None, offer, Rules::permit("use"))
+            }
+        };
         let now = self.clock.now();
-        if !offer.stands_at(now) {
-            return Err(Refusal::new("offer-expired", "the offer does not stand at present"));
-        }
-        let pid: Pid = self.mint();
         let row = NegotiationRow {
-            pid: pid.clone(),
+            pid: self.mint(),
             peer_pid: None,
             ours: Party::Consumer,
-            peer: peer.did.clone(),
-            callback: format!("{}{BASE}", peer.statement.endpoints.dsp),
+            peer: partner.id(),
+            callback,
             state: NegotiationState::Requested,
-            offer: remote.offer.jws().clone(),
-            offer_id: offer.id.clone(),
-            dataset: offer.dataset.id.clone(),
+            offer_id: offer_id.clone(),
+            dataset: request.dataset.clone(),
+            approval: request.approval,
+            remote: None,
+            purpose: None,
+            proposed: None,
             agreement: None,
             ended: None,
             begun: now,
             moved: now,
+            offer,
         };
         let message = NegotiationMessage::Request(ContractRequest {
-            consumer_pid: pid.clone(),
-            counterpart: Counterpart::New {
-                callback_address: Address::parse(&format!("{}{BASE}", self.base_url)).map_err(refuse("internal"))?,
-            },
+            consumer_pid: row.pid.clone(),
+            counterpart: Counterpart::New { callback_address: self.callback_for(&partner)? },
             offer: MessageOffer {
-                id: offer.id.clone(),
-                target: offer.dataset.id.clone(),
-                assigner: Some(peer.did.clone().into()),
+                id: offer_id,
+                target: row.dataset.clone(),
+                assigner: Some(row.peer.clone()),
                 assignee: Some(self.us.clone().into()),
-                rules: Rules::from_odrl(&offer.policy.odrl).map_err(refuse("policy-unusable"))?,
+                rules,
             },
-            offer_sha256: Some(remote.offer.sha256()),
+            offer_sha256: row.offer.as_ref().map(jws::Jws::sha256),
             purpose: None,
         });
         let mut commit = Commit::new();
         self.say(&mut commit, &row, message, false)?;
-        commit.put_new(NegotiationRow::key(&pid), &row).map_err(refuse("internal"))?;
+        self.begin_negotiation(&mut commit, &row)?;
         self.commit(commit).await?;
         self.post();
-        Ok(pid)
+        Ok(row.pid)
     }
 
     /// Waits until a negotiation is over, or for so long.
@@ -143,7 +194,7 @@ impl Exchange {
             tokio::pin!(moved);
             moved.as_mut().enable();
             let (_, row) = self.negotiation_row(pid).await?;
-            if matches!(row.state, NegotiationState::Finalized | NegotiationState::Terminated) {
+            if row.state.is_final() {
                 return Ok(row.into());
             }
             if tokio::time::timeout_at(deadline, moved).await.is_err() {
@@ -162,27 +213,44 @@ impl Exchange {
         Ok(views.into_iter().map(Into::into).collect())
     }
 
+    // === rows ===
+
+    /// A negotiation that is new.
+    fn begin_negotiation(&self, commit: &mut Commit, row: &NegotiationRow) -> Result<(), Refusal> {
+        commit.put_new(NegotiationRow::key(&row.pid), row).map_err(refuse("internal"))
+    }
+
+    /// A negotiation that moved, or of which something became known.
+    fn keep_negotiation(
+        &self,
+        commit: &mut Commit,
+        kept: &Row<NegotiationRow>,
+        row: &NegotiationRow,
+    ) -> Result<(), Refusal> {
+        commit.put(kept, row).map_err(refuse("internal"))
+    }
+
+    // === ends ===
+
     /// A negotiation ended otherwise than finalized; an agreement that was not in force yet ends with it.
     async fn end(&self, commit: &mut Commit, row: &mut NegotiationRow, why: Refusal) -> Result<(), Refusal> {
         row.state = NegotiationState::Terminated;
         row.ended = Some(why.clone());
-        if let Some(id) = &row.agreement {
-            let (kept, mut agreement) = self.agreement(id).await?;
-            if agreement.state != AgreementState::Revoked {
-                agreement.state = AgreementState::Expired;
-                agreement.ended = Some(why.clone());
-                commit.put(&kept, &agreement).map_err(refuse("internal"))?;
-            }
+        row.proposed = None;
+        if let Some((kept, mut agreement)) = self.agreement_of(row).await?
+            && agreement.state != AgreementState::Revoked
+        {
+            agreement.state = AgreementState::Expired;
+            agreement.ended = Some(why.clone());
+            commit.put(&kept, &agreement).map_err(refuse("internal"))?;
         }
         let mut receipt = self.receipt(Kind::Negotiated, None);
-        receipt.consumer = Some(match row.ours {
-            Party::Provider => row.peer.clone().into(),
-            Party::Consumer => self.us.clone().into(),
-        });
-        if row.ours == Party::Consumer {
-            receipt.provider = row.peer.clone().into();
-        }
-        receipt.offer = Some(row.offer.sha256());
+        let us = self.us.clone().into();
+        (receipt.provider, receipt.consumer) = match row.ours {
+            Party::Provider => (us, Some(row.peer.clone())),
+            Party::Consumer => (row.peer.clone(), Some(us)),
+        };
+        receipt.offer = row.offer.as_ref().map(jws::Jws::sha256);
         receipt.reason = Some(why);
         self.node_receipt(commit, receipt).map(|_| ())
     }
@@ -191,6 +259,7 @@ impl Exchange {
     fn give_up(&self, commit: &mut Commit, row: &mut NegotiationRow, why: Refusal) -> Result<(), Refusal> {
         row.state = NegotiationState::Terminated;
         row.ended = Some(why.clone());
+        row.proposed = None;
         // the other side has no pid yet: its request gets no answer, and it gives up by itself
         let Ok((consumer_pid, provider_pid)) = both(row) else { return Ok(()) };
         let message = ContractTermination {
@@ -248,7 +317,7 @@ impl Exchange {
             return Err(Refusal::new("pid-mismatch", "the peer's answer is about another negotiation"));
         }
         found.peer_pid = Some(theirs);
-        commit.put(&row, &found).map_err(refuse("internal"))
+        self.keep_negotiation(commit, &row, &found)
     }
 
     /// The peer will not take a letter of a negotiation's.
@@ -268,10 +337,10 @@ impl Exchange {
         } else {
             self.end(commit, &mut found, why).await?;
         }
-        commit.put(&row, &found).map_err(refuse("internal"))
+        self.keep_negotiation(commit, &row, &found)
     }
 
-    async fn negotiation_row(&self, pid: &Pid) -> Result<(Row<NegotiationRow>, NegotiationRow), Refusal> {
+    pub(super) async fn negotiation_row(&self, pid: &Pid) -> Result<(Row<NegotiationRow>, NegotiationRow), Refusal> {
         let row = read::<NegotiationRow>(&*self.store, &NegotiationRow::key(pid))
             .await
             .map_err(refuse("store-unreadable"))?;

@@ -111,9 +111,9 @@ impl Door {
 
     fn client(&self, tls: &TlsIdentity) -> reqwest::Client {
         let target = Target {
-            peer: self.server.keys.did().clone(),
+            peer: self.server.keys.did().clone().into(),
             seq: 1,
-            spki: vec![self.server.spki()],
+            origin: crate::net::Origin::Pinned(vec![self.server.spki()]),
             endpoints: vec![self.url.clone()],
         };
         Clients::new(tls.clone()).client_for(&target, &self.url).unwrap()

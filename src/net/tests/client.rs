@@ -29,7 +29,7 @@ async fn a_server_with_another_key_or_an_ended_certificate_is_refused() {
         let mistaken = Target { seq: 2, ..target(&server, &stranger) };
         let client = clients.client_for(&mistaken, &url).unwrap();
         assert!(client.get(&url).send().await.is_err(), "another key than the pinned one, though the same DID");
-        let unpinned = Target { seq: 3, spki: vec![], ..target(&server, &server_keys) };
+        let unpinned = Target { seq: 3, origin: Origin::Pinned(vec![]), ..target(&server, &server_keys) };
         let client = clients.client_for(&unpinned, &url).unwrap();
         assert!(client.get(&url).send().await.is_err(), "no key pinned: nobody");
     }
@@ -124,9 +124,9 @@ fn a_literal_address_that_may_not_be_asked_gives_no_client() {
     let at = |host: &str, guard: AddressGuard| {
         let url = format!("https://{host}:8443/x");
         let target = Target {
-            peer: Did::parse("did:web:a.invalid").unwrap(),
+            peer: ParticipantId::parse("did:web:a.invalid").unwrap(),
             seq: 1,
-            spki: vec![],
+            origin: Origin::Pinned(vec![]),
             endpoints: vec![format!("https://{host}:8443")],
         };
         Clients::guarded(identity(CLIENT), guard).client_for(&target, &url).map(|_| ())
@@ -144,9 +144,9 @@ fn a_literal_address_that_may_not_be_asked_gives_no_client() {
 fn a_client_is_kept_per_peer_and_statement() {
     let clients = Clients::new(identity(CLIENT));
     let target = Target {
-        peer: Did::parse("did:web:a.invalid").unwrap(),
+        peer: ParticipantId::parse("did:web:a.invalid").unwrap(),
         seq: 1,
-        spki: vec![],
+        origin: Origin::Pinned(vec![]),
         endpoints: vec!["https://a.example".into()],
     };
     let newer = Target { seq: 2, ..target.clone() };
@@ -162,9 +162,9 @@ fn a_client_is_kept_per_peer_and_statement() {
 #[test]
 fn only_stated_endpoints_are_asked() {
     let target = Target {
-        peer: Did::parse("did:web:a.invalid").unwrap(),
+        peer: ParticipantId::parse("did:web:a.invalid").unwrap(),
         seq: 1,
-        spki: vec![],
+        origin: Origin::Pinned(vec![]),
         endpoints: vec!["https://a.example:8443/dsp".into()],
     };
     for fine in ["https://a.example:8443/dsp", "https://a.example:8443/dsp/2025-1/x", "https://A.EXAMPLE:8443/dsp/y"] {

@@ -24,7 +24,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::id::{Did, Sha256};
+use crate::id::{ParticipantId, Sha256};
 
 /// A self-signed certificate for a DID, valid between the first days of two years.
 fn certified(did: &str, from: i32, until: i32) -> TlsIdentity {
@@ -108,9 +108,9 @@ fn router(tokens: Arc<Mutex<Vec<CancellationToken>>>) -> Router {
 
 fn target(server: &Server, identity: &TlsIdentity) -> Target {
     Target {
-        peer: Did::parse("did:web:server.invalid").unwrap(),
+        peer: ParticipantId::parse("did:web:server.invalid").unwrap(),
         seq: 1,
-        spki: vec![spki(identity)],
+        origin: Origin::Pinned(vec![spki(identity)]),
         endpoints: vec![server.url.clone()],
     }
 }

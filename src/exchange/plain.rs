@@ -1,0 +1,105 @@
+//! Plain releases, to foreign connectors: decided and recorded like any other, signed by us alone.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+
+use crate::{
+    agreement::{Question, decide, principal_of_partner},
+    dataplane::{Grant, PlainRelease, PlainReleases},
+    error::Refusal,
+    exchange::{Exchange, address, refuse, retry},
+    id::{ParticipantId, ReleaseId, Sha256},
+    identity::Partner,
+    policy::{Action, Verdict},
+    protocol::Party,
+    receipt::{Commit, Kind, Payload},
+};
+
+#[async_trait]
+impl PlainReleases for Exchange {
+    async fn release_plain(&self, grant: &Grant, remote: SocketAddr) -> Result<PlainRelease, Refusal> {
+        retry!(self.release_plain_once(grant, remote))
+    }
+
+    async fn delivered_plain(&self, release: &PlainRelease, bytes: u64, sha256: Sha256) -> Result<(), Refusal> {
+        let (_, agreement) = self.agreement(&release.agreement).await?;
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Delivered, Some(&agreement));
+        receipt.transfer = Some(release.transfer.clone());
+        receipt.release = Some(release.id.clone());
+        receipt.payload = Some(Payload { bytes, records: None, segments: Vec::new() });
+        self.record_commitment(&mut commit, &mut receipt, "plaintext", sha256.as_bytes());
+        self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        self.commit(commit).await.map(|_| ())
+    }
+
+    fn takes_plain(&self, participant: &ParticipantId) -> bool {
+        matches!(self.partner(participant), Ok(Partner::Token(_)))
+    }
+}
+
+impl Exchange {
+    async fn release_plain_once(&self, grant: &Grant, remote: SocketAddr) -> Result<PlainRelease, Refusal> {
+        let (row, agreement) = self.agreement(&grant.agreement).await?;
+        let partner = self.partner(&grant.peer)?;
+        if agreement.ours != Party::Provider || *agreement.peer() != grant.peer || !agreement.one_sided {
+            return Err(Refusal::new("agreement-unknown", "the transfer's agreement is not this participant's"));
+        }
+        self.guard.check()?;
+        let now = self.clock.now();
+        if let Err(refusal) = agreement.in_force(now) {
+            return self.deny(&agreement, &grant.peer, grant, None, refusal).await;
+        }
+        let offer = self.agreed_offer(&agreement)?;
+        let slice = self.agreed_slice(&agreement, &offer)?;
+        let decision = decide(
+            &slice,
+            &Question {
+                action: Action::Release,
+                principal: principal_of_partner(partner.id(), partner.attributes()),
+                offer: &offer,
+                agreement: Some(&agreement),
+                // a pull has no place for a purpose: none was declared
+                purpose: None,
+                address: address(remote),
+                application: None,
+                now,
+            },
+        );
+        if decision.verdict != Verdict::Allow {
+            let refusal = decision
+                .reason
+                .clone()
+                .unwrap_or_else(|| Refusal::new("policy-no-permit", "the policy did not allow it"));
+            return self.deny(&agreement, &grant.peer, grant, Some((&decision, "")), refusal).await;
+        }
+        let Some(pin) = agreement.source.clone() else {
+            return Err(Refusal::new("source-unavailable", "the agreement names no source of ours"));
+        };
+        let id: ReleaseId = self.mint();
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Released, Some(&agreement));
+        receipt.transfer = Some(grant.transfer.clone());
+        receipt.release = Some(id.clone());
+        receipt.authentication = Some(partner.authentication().into());
+        self.record_decision(&mut commit, &mut receipt, &decision);
+        receipt.action = Some(Action::Release.as_str().to_owned());
+        receipt.obligations_sha256 = Some(decision.obligations.sha256());
+        receipt.snapshot = Some(pin.snapshot);
+        self.agreement_receipt(&mut commit, &agreement, receipt)?;
+        let mut spent = agreement.clone();
+        spent.releases += 1;
+        commit.put(&row, &spent).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        Ok(PlainRelease {
+            id,
+            agreement: agreement.id().clone(),
+            transfer: grant.transfer.clone(),
+            source: pin.path,
+            snapshot: pin.snapshot,
+            columns: offer.dataset.columns.clone(),
+            obligations: decision.obligations.clone(),
+        })
+    }
+}
