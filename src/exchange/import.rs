@@ -108,7 +108,7 @@ impl Exchange {
             (Party::Provider, None) => {
                 return Err(Refusal::new("agreement-file", "an agreement that we provide under names its `source`"));
             }
-            (Party::Consumer, _) => (Columns::new(Vec::new()).map_err(refuse("internal"))?, None),
+            (Party::Consumer, _) => (Columns::unknown(), None),
         };
         let global = self.global_policy().await?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

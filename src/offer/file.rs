@@ -160,7 +160,7 @@ impl OfferFile {
                 "give a file below one of the roots in counterseal.toml",
             ));
         }
-        if offer.audience.as_ref().is_some_and(|audience| audience.sealed_for.is_empty()) {
+        if offer.audience.as_ref().is_some_and(|audience| !audience.plain && audience.sealed_for.is_empty()) {
             return Err(OfferFileError::Parse {
                 path: path.to_owned(),
                 error: "audience.sealed_for is empty: name a recipient, or leave [audience] out to publish openly"

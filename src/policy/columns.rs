@@ -87,6 +87,11 @@ impl Columns {
         Ok(Self(columns))
     }
 
+    /// Of data that isn't here and nobody has described: an obligation on any column of it is refused.
+    pub const fn unknown() -> Self {
+        Self(Vec::new())
+    }
+
     /// The column of this name.
     pub fn get(&self, name: &str) -> Option<&Column> {
         self.0.iter().find(|column| column.name == name)
