@@ -23,7 +23,7 @@ pub struct Actor {
     pub node: Node,
 }
 
-async fn start(folder: &Path, name: &str, clock: Arc<dyn Clock>) -> Actor {
+pub async fn start(folder: &Path, name: &str, clock: Arc<dyn Clock>) -> Actor {
     start_at(folder, name, clock, None).await
 }
 
