@@ -26,10 +26,13 @@ const OPEN: &str = "@id(\"open\") permit (principal, action, resource);";
 const TWICE: &str = "@id(\"see\") permit (principal, action in [Action::\"discover\", Action::\"negotiate\"], resource);
 @id(\"twice\") @during(\"band(age, 10); drop(id)\") permit (principal in Group::\"partners\", action == Action::\"release\", resource) when { context.count < 2 };";
 
+/// Path, body and `Authorization` of each message that came.
+type Took = Arc<Mutex<Vec<(String, Value, String)>>>;
+
 /// A foreign connector: takes every message, and remembers it.
 struct Foreign {
     address: String,
-    took: Arc<Mutex<Vec<(String, Value, String)>>>,
+    took: Took,
     http: reqwest::Client,
 }
 
@@ -37,7 +40,7 @@ impl Foreign {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/dsp", listener.local_addr().unwrap());
-        let took: Arc<Mutex<Vec<(String, Value, String)>>> = Arc::default();
+        let took: Took = Arc::default();
         let router = Router::new().fallback(any(take)).with_state(took.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -113,7 +116,7 @@ impl Foreign {
 }
 
 async fn take(
-    State(took): State<Arc<Mutex<Vec<(String, Value, String)>>>>,
+    State(took): State<Took>,
     uri: Uri,
     headers: axum::http::HeaderMap,
     body: Bytes,
