@@ -44,7 +44,7 @@ impl Exchange {
         Ok(())
     }
 
-    async fn ended_elsewhere(&self, waiting: &Process) -> Result<(), Refusal> {
+    pub(super) async fn ended_elsewhere(&self, waiting: &Process) -> Result<(), Refusal> {
         let why = Refusal::new(
             "ended-elsewhere",
             "the partner's connector shows this process as ended; the message that gave its reason never arrived",

@@ -29,6 +29,8 @@ mod transfer;
 mod use_copy;
 
 mod refusals;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,

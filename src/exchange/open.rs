@@ -61,6 +61,8 @@ pub struct Process {
     pub agreement: Option<AgreementId>,
     /// Whether nobody but us can take the next step.
     pub our_turn: bool,
+    /// Whether it waits for somebody's step at all: a transfer that has started may stay so.
+    pub waits: bool,
     /// When it last moved.
     pub moved: Timestamp,
 }
@@ -98,6 +100,7 @@ impl Mirror for OpenProcesses {
                 Process {
                     about: About::Negotiation,
                     our_turn: row.our_turn(),
+                    waits: true,
                     pid: row.pid,
                     peer_pid: row.peer_pid,
                     peer: row.peer,
@@ -114,6 +117,7 @@ impl Mirror for OpenProcesses {
                 Process {
                     about: About::Transfer,
                     our_turn: row.our_turn(),
+                    waits: row.state == TransferState::Requested,
                     pid: row.pid,
                     peer_pid: row.peer_pid,
                     peer: row.peer,

@@ -213,12 +213,12 @@ impl Exchange {
     }
 
     /// What came of a letter that the peer took.
-    async fn delivered(&self, letter: &Letter, body: &[u8]) -> Result<(), Refusal> {
+    pub(super) async fn delivered(&self, letter: &Letter, body: &[u8]) -> Result<(), Refusal> {
         retry!(self.settle(letter, Ok(body)))
     }
 
     /// What came of a letter that will never arrive.
-    async fn undeliverable(&self, letter: &Letter, why: Refusal) -> Result<(), Refusal> {
+    pub(super) async fn undeliverable(&self, letter: &Letter, why: Refusal) -> Result<(), Refusal> {
         tracing::warn!(peer = %letter.peer, url = %letter.url, %why, "a message is given up");
         retry!(self.settle(letter, Err(why.clone())))
     }
@@ -249,7 +249,7 @@ impl Exchange {
         self.commit(commit).await.map(|_| ())
     }
 
-    fn letter_body(&self, letter: &Letter) -> Result<String, Refusal> {
+    pub(super) fn letter_body(&self, letter: &Letter) -> Result<String, Refusal> {
         let mut body = letter.body.clone();
         if let Some(spec) = &letter.token {
             let token = self.token(spec, &letter.peer)?;

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::{
     error::Refusal,
-    exchange::{Exchange, negotiate::NegotiationAction, open::Process, rows::About, transfer::TransferAction},
+    exchange::{Exchange, negotiate::NegotiationAction, open::Process, retry, rows::About, transfer::TransferAction},
     id::{AgreementId, DatasetId, OfferId, ParticipantId, Pid},
     protocol::Party,
+    receipt::Commit,
     time::Timestamp,
 };
 
@@ -94,19 +95,31 @@ impl Exchange {
         })
     }
 
-    /// Ends what has waited for a person for too long, and says so on both sides.
+    /// Ends what has waited for too long, for a person here or for the partner, and says so on both sides.
     pub async fn expire_pending(&self) -> Result<(), Refusal> {
         let (now, patience) = (self.clock.now(), self.config.approval_deadline());
-        for process in self.open_processes.that(|process| process.our_turn && now.since(process.moved) >= patience) {
-            let why = "nobody decided within the time that the operator has set";
+        for process in self.open_processes.that(|process| process.waits && now.since(process.moved) >= patience) {
+            let why = if process.our_turn {
+                Refusal::new("approval-expired", "nobody decided within the time that the operator has set")
+            } else {
+                Refusal::new("partner-silent", "the partner took no step within the time that our operator has set")
+            };
             let ended = match process.about {
-                About::Negotiation => self.act_on_negotiation(&process.pid, NegotiationAction::Terminate, why).await,
-                _ => self.act_on_transfer(&process.pid, TransferAction::Terminate, why).await,
+                About::Negotiation => self.terminate_negotiation(&process.pid, &why).await,
+                _ => retry!(self.expire_transfer(&process.pid, &why)),
             };
             if let Err(refusal) = ended {
                 tracing::error!(pid = %process.pid, %refusal, "what waited for too long could not be ended");
             }
         }
+        Ok(())
+    }
+
+    async fn expire_transfer(&self, pid: &Pid, why: &Refusal) -> Result<(), Refusal> {
+        let mut commit = Commit::new();
+        self.terminate_transfer(&mut commit, pid, why).await?;
+        self.commit(commit).await?;
+        self.post();
         Ok(())
     }
 

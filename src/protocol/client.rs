@@ -47,13 +47,20 @@ pub async fn deliver(
         .await
     {
         Err(problem) => Delivery::NotYet(problem),
-        Ok(Answer { status, body, .. }) if (200..300).contains(&status) => Delivery::Accepted { status, body },
-        Ok(Answer { status, .. }) if matches!(status, 404 | 408 | 429) || status >= 500 => {
-            Delivery::NotYet(format!("the peer answered {status}"))
-        }
-        Ok(Answer { status, body, .. }) => {
-            let Refusal { code, sentence } = read_refusal(status, &body);
-            Delivery::Refused { status, code, reason: sentence }
+        Ok(Answer { status, body, .. }) => Delivery::answered(status, body),
+    }
+}
+
+impl Delivery {
+    /// What an answer means.
+    pub fn answered(status: u16, body: Vec<u8>) -> Self {
+        match status {
+            200..300 => Self::Accepted { status, body },
+            404 | 408 | 429 | 500.. => Self::NotYet(format!("the peer answered {status}")),
+            _ => {
+                let Refusal { code, sentence } = read_refusal(status, &body);
+                Self::Refused { status, code, reason: sentence }
+            }
         }
     }
 }

@@ -115,12 +115,7 @@ impl Foreign {
     }
 }
 
-async fn take(
-    State(took): State<Took>,
-    uri: Uri,
-    headers: axum::http::HeaderMap,
-    body: Bytes,
-) {
+async fn take(State(took): State<Took>, uri: Uri, headers: axum::http::HeaderMap, body: Bytes) {
     let presented = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     took.lock().unwrap().push((uri.path().to_owned(), serde_json::from_slice(&body).unwrap_or_default(), presented));
 }

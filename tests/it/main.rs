@@ -8,5 +8,6 @@ mod foreign;
 mod house;
 mod locks;
 mod outbox;
+mod people;
 mod refusals;
 mod streams;

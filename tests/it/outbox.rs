@@ -36,6 +36,10 @@ enum Act {
     Close,
     /// Takes it, and never answers.
     Hang,
+    /// Answers by a byte a second.
+    Slow,
+    /// Hands it on twice.
+    Twice,
     /// Hands it on, and drops the answer: the sender must believe that it did not arrive.
     LoseAnswer,
 }
@@ -100,6 +104,18 @@ async fn meet(State(front): State<Arc<Front>>, request: Request) -> Response {
             std::future::pending().await
         }
         Some(Act::Hang) => std::future::pending().await,
+        Some(Act::Slow) => {
+            let bytes = futures_util::stream::unfold(0, |n| async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Some((Ok::<_, std::io::Error>("{"), n + 1))
+            });
+            Body::from_stream(bytes).into_response()
+        }
+        Some(Act::Twice) => {
+            let again = request_again(&parts);
+            hand_on(&front, again, body.clone()).await;
+            hand_on(&front, parts, body).await
+        }
         Some(Act::LoseAnswer) => {
             hand_on(&front, parts, body).await;
             connection.cancel();
@@ -107,6 +123,13 @@ async fn meet(State(front): State<Arc<Front>>, request: Request) -> Response {
         }
         None => hand_on(&front, parts, body).await,
     }
+}
+
+fn request_again(parts: &axum::http::request::Parts) -> axum::http::request::Parts {
+    let mut again = Request::new(()).into_parts().0;
+    again.method = parts.method.clone();
+    again.uri = parts.uri.clone();
+    again
 }
 
 async fn hand_on(front: &Front, parts: axum::http::request::Parts, body: Bytes) -> Response {
@@ -155,7 +178,8 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partner_that_is_not_ready_gets_the_same_message_again_and_takes_it_once() {
-    let acts = [Act::Status(404), Act::Status(503), Act::Close, Act::Hang, Act::Status(429), Act::LoseAnswer];
+    let acts =
+        [Act::Status(404), Act::Status(503), Act::Close, Act::Hang, Act::Slow, Act::Status(429), Act::LoseAnswer];
     let stage = stage(&acts, None, 60, Duration::ZERO).await;
     let pid = stage.negotiate().await;
     let end = stage.consumer.node.exchange.negotiation_end(&pid, Duration::from_secs(60)).await.unwrap();
@@ -166,6 +190,16 @@ async fn a_partner_that_is_not_ready_gets_the_same_message_again_and_takes_it_on
     assert_eq!(came.iter().filter(|(id, _)| id == first).count(), acts.len() + 1, "the agreement, each time the same");
     assert!(came[..=acts.len()].iter().all(|(id, _)| id == first), "what follows waits for it");
     assert_eq!(stage.consumer.node.exchange.agreements().await.unwrap().len(), 1, "taken once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wire_that_says_everything_twice_changes_nothing() {
+    let stage = stage(&[], Some(Act::Twice), 60, Duration::ZERO).await;
+    let pid = stage.negotiate().await;
+    let end = stage.consumer.node.exchange.negotiation_end(&pid, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(end.state, NegotiationState::Finalized, "{end:?}");
+    let agreements = stage.consumer.node.exchange.agreements().await.unwrap();
+    assert_eq!((agreements.len(), stage.consumer.count(counterseal::receipt::Kind::Agreed).await), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -87,12 +87,21 @@ impl Exchange {
     /// # Errors
     /// `action-illegal`, and whatever the step itself can meet.
     pub async fn act_on_negotiation(&self, pid: &Pid, action: NegotiationAction, reason: &str) -> Result<(), Refusal> {
-        let done = retry!(self.negotiation_act(pid, action, reason));
+        let sentence = if reason.is_empty() { "a person declined" } else { reason };
+        let why = Refusal::new("declined", sentence.chars().take(500).collect::<String>());
+        let done = retry!(self.negotiation_act(pid, action, &why));
         self.post();
         done
     }
 
-    async fn negotiation_act(&self, pid: &Pid, action: NegotiationAction, reason: &str) -> Result<(), Refusal> {
+    /// Ends a negotiation for a reason of the connector's own.
+    pub(in crate::exchange) async fn terminate_negotiation(&self, pid: &Pid, why: &Refusal) -> Result<(), Refusal> {
+        let done = retry!(self.negotiation_act(pid, NegotiationAction::Terminate, why));
+        self.post();
+        done
+    }
+
+    async fn negotiation_act(&self, pid: &Pid, action: NegotiationAction, why: &Refusal) -> Result<(), Refusal> {
         let (kept, mut row) = self.negotiation_row(pid).await?;
         let state = negotiation::next(Some(row.state), row.ours, action.event()).map_err(|_| {
             let legal: Vec<&str> = NegotiationAction::legal(&row).map(NegotiationAction::as_str).collect();
@@ -108,16 +117,17 @@ impl Exchange {
             )
         })?;
         let partner = self.partner(&row.peer)?;
-        let (consumer_pid, provider_pid) = both(&row)?;
         row.moved = self.clock.now();
         let mut commit = Commit::new();
+        if action == NegotiationAction::Terminate {
+            self.end(&mut commit, &mut row, why.clone()).await?;
+            self.give_up(&mut commit, &mut row, why.clone())?;
+            self.keep_negotiation(&mut commit, &kept, &row)?;
+            return self.commit(commit).await.map(|_| ());
+        }
+        let (consumer_pid, provider_pid) = both(&row)?;
         match action {
-            NegotiationAction::Terminate => {
-                let sentence = if reason.is_empty() { "a person declined" } else { reason };
-                let why = Refusal::new("declined", sentence.chars().take(500).collect::<String>());
-                self.end(&mut commit, &mut row, why.clone()).await?;
-                self.give_up(&mut commit, &mut row, why)?;
-            }
+            NegotiationAction::Terminate => {}
             NegotiationAction::Offer => {
                 row.state = state;
                 let message = NegotiationMessage::Offer(ContractOffer {

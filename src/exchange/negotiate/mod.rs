@@ -145,6 +145,25 @@ impl Exchange {
                 (None, offer, Rules::permit("use"))
             }
         };
+        let terms = MessageOffer {
+            id: offer_id,
+            target: request.dataset.clone(),
+            assigner: Some(partner.id()),
+            assignee: Some(self.us.clone().into()),
+            rules,
+        };
+        self.request_agreement(&partner, callback, offer, terms, request.approval).await
+    }
+
+    /// The first request: for these terms, in this signed offer where there is one.
+    pub(super) async fn request_agreement(
+        &self,
+        partner: &Partner,
+        callback: String,
+        offer: Option<jws::Jws>,
+        terms: MessageOffer,
+        approval: Approval,
+    ) -> Result<Pid, Refusal> {
         let now = self.clock.now();
         let row = NegotiationRow {
             pid: self.mint(),
@@ -153,9 +172,9 @@ impl Exchange {
             peer: partner.id(),
             callback,
             state: NegotiationState::Requested,
-            offer_id: offer_id.clone(),
-            dataset: request.dataset.clone(),
-            approval: request.approval,
+            offer_id: terms.id.clone(),
+            dataset: terms.target.clone(),
+            approval,
             remote: None,
             purpose: None,
             proposed: None,
@@ -167,14 +186,8 @@ impl Exchange {
         };
         let message = NegotiationMessage::Request(ContractRequest {
             consumer_pid: row.pid.clone(),
-            counterpart: Counterpart::New { callback_address: self.callback_for(&partner)? },
-            offer: MessageOffer {
-                id: offer_id,
-                target: row.dataset.clone(),
-                assigner: Some(row.peer.clone()),
-                assignee: Some(self.us.clone().into()),
-                rules,
-            },
+            counterpart: Counterpart::New { callback_address: self.callback_for(partner)? },
+            offer: terms,
             offer_sha256: row.offer.as_ref().map(jws::Jws::sha256),
             purpose: None,
         });
@@ -328,14 +341,13 @@ impl Exchange {
         why: Refusal,
     ) -> Result<(), Refusal> {
         let (row, mut found) = self.negotiation_row(pid).await?;
-        if matches!(found.state, NegotiationState::Terminated) {
-            return Ok(());
-        }
-        if found.state == NegotiationState::Finalized && found.ours == Party::Provider {
+        match (found.state, found.ours) {
+            (NegotiationState::Terminated, _) => return Ok(()),
+            // what came after it says that it did arrive, whatever became of its answer
+            (NegotiationState::Finalized, Party::Consumer) => return Ok(()),
             // the agreement is signed by both and in force; only the news did not arrive
-            found.ended = Some(why);
-        } else {
-            self.end(commit, &mut found, why).await?;
+            (NegotiationState::Finalized, Party::Provider) => found.ended = Some(why),
+            _ => self.end(commit, &mut found, why).await?,
         }
         self.keep_negotiation(commit, &row, &found)
     }
