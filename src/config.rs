@@ -74,6 +74,9 @@ pub struct Config {
     /// Whom we may ask inside our own network.
     #[serde(default)]
     pub outbound: Outbound,
+    /// Who is told of events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
 }
 
 /// `[participant]`
@@ -148,6 +151,19 @@ pub struct Outbox {
     pub attempt_seconds: u64,
 }
 
+/// `[[webhooks]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where events are posted: https, or http to this machine.
+    pub url: String,
+    /// A file in the home, 0600, with the secret that signs them.
+    pub secret_file: PathBuf,
+    /// The types that are wanted; all, if there are none.
+    #[serde(default)]
+    pub types: Vec<String>,
+}
+
 /// `[approval]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -209,6 +225,7 @@ impl Config {
             outbox: Outbox::default(),
             approval: Approval::default(),
             outbound: Outbound::default(),
+            webhooks: Vec::new(),
         }
     }
 

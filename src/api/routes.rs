@@ -132,6 +132,7 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/transfers", get(transfers).post(transfer))
         .route("/v1/transfers/{pid}/{action}", post(act_on_transfer))
         .route("/v1/pending", get(pending))
+        .route("/v1/events", get(super::events::follow))
         .route("/v1/agreements", get(agreements))
         .route("/v1/agreements/import", post(import))
         .route("/v1/agreements/{id}/approve", post(approve))

@@ -57,6 +57,15 @@ impl Client {
         Ok(self.send(Method::POST, path, body).await?.json().await?)
     }
 
+    /// A stream of events.
+    pub async fn follow(&self, path: &str, after: Option<u64>) -> anyhow::Result<Response> {
+        let mut request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        if let Some(after) = after {
+            request = request.header("last-event-id", after.to_string());
+        }
+        Ok(request.send().await?.error_for_status()?)
+    }
+
     /// Any answer that is a success; else the refusal.
     pub async fn send(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Response> {
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token).json(body);

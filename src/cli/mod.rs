@@ -6,6 +6,7 @@
 mod client;
 mod demo;
 mod doctor;
+mod events;
 mod fetch;
 mod init;
 mod key;
@@ -66,6 +67,8 @@ enum Command {
     Catalog(remote::Catalog),
     /// Agree with a partner on a dataset of its catalog.
     Negotiate(remote::Negotiate),
+    /// Follow what happens to negotiations and transfers.
+    Events(events::Events),
     /// Steps that wait for a person: list them, take one.
     #[command(subcommand)]
     Pending(pending::Pending),
@@ -174,6 +177,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Catalog(args) => remote::catalog(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Negotiate(args) => remote::negotiate(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Agreement(command) => remote::agreement(&home, command, &out).await.map(|()| done),
+        Command::Events(args) => events::run(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Pending(command) => pending::pending(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Transfer(command) => pending::transfer(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Release(command) => remote::release(&client::connect(&home)?, command, &out).await.map(|()| done),

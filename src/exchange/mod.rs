@@ -8,6 +8,7 @@
 //! Owns negotiations, transfers and the outbox. Does not own bytes (`dataplane`, `vault`) or decisions (`agreement`).
 
 mod catalog;
+mod events;
 mod export;
 mod fetch;
 mod foreign;
@@ -27,6 +28,7 @@ mod rows;
 mod timer;
 mod transfer;
 mod use_copy;
+mod webhook;
 
 mod refusals;
 #[cfg(test)]
@@ -71,6 +73,7 @@ use crate::{
 
 pub use self::{
     catalog::{CatalogItem, Discoveries, RemoteOffer},
+    events::Event,
     fetch::{FetchEvent, FetchRequest},
     foreign::{ForeignPeer, ForeignView},
     import::Imported,
@@ -85,6 +88,7 @@ pub use self::{
     timer::Timer,
     transfer::{TransferAction, TransferView},
     use_copy::{CopyView, UseRequest, Used},
+    webhook::Webhook,
 };
 
 /// How often a walk starts over when other commits were faster.

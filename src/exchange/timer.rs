@@ -19,6 +19,8 @@ const ENDS: u32 = 5;
 const PENDING: u32 = 5;
 /// Ticks between looks at processes that have not moved for long.
 const INQUIRE: u32 = 30;
+/// Ticks between deletions of old events.
+const PRUNE: u32 = 10;
 /// Ticks between receipts of counted refusals.
 const FLUSH: u32 = 60;
 
@@ -60,6 +62,11 @@ impl Timer {
                 });
             }
             while inquiry.try_join_next().is_some() {}
+            if ticks.is_multiple_of(PRUNE)
+                && let Err(refusal) = self.0.prune_events().await
+            {
+                tracing::error!(%refusal, "old events could not be deleted");
+            }
             if ticks.is_multiple_of(FLUSH)
                 && let Err(refusal) = self.0.flush_refusals().await
             {

@@ -299,6 +299,11 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     read_bounded(&file, path)
 }
 
+/// A secret of the operator's, from a file that nobody else may read.
+pub fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    read_private(path)
+}
+
 fn read_bounded(file: &File, path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let mut text = Zeroizing::new(String::new());
     let read = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(at(path))?;

@@ -13,7 +13,7 @@ mod rotation;
 mod statement;
 
 pub use self::{
-    keys::{KeyFileError, Keys},
+    keys::{KeyFileError, Keys, read_secret_file},
     partner::{Partner, TokenPeer, TokenPeers},
     peer::{Attributes, Peer, PeerState, Peers, authenticate},
     rotation::Rotating,

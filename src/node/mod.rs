@@ -35,7 +35,7 @@ use crate::{
     error::Refusal,
     exchange::{
         Discoveries, Exchange, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices,
-        Timer, TransferRow, own_statements,
+        Timer, TransferRow, Webhook, own_statements,
     },
     identity::{
         KeyFileError, Keys, Partner, Peer, Peers, TokenPeer, TokenPeers, authenticate, did_document, verify_chain,
@@ -308,6 +308,10 @@ impl Node {
         servers.spawn(serve_plain(management, management_routes, Limits::default(), stop_serving.clone()));
         workers.spawn(Outbox::new(exchange.clone()).run(stop_working.clone()));
         workers.spawn(Timer::new(exchange.clone()).run(stop_working.clone()));
+        for webhook in &exchange.config.webhooks {
+            let webhook = Arc::new(Webhook::new(exchange.clone(), home, webhook)?);
+            workers.spawn(webhook.run(stop_working.clone()));
+        }
         write(home, RUNNING, serde_json::to_string(&running).unwrap_or_default().as_bytes(), 0o600)?;
         Ok(Self { exchange, running, home: home.to_owned(), committer, stop_serving, stop_working, servers, workers })
     }

@@ -17,6 +17,7 @@ pub struct Commit {
     pub(super) writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(super) receipts: Vec<NewReceipt>,
     pub(super) contents: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) events: Vec<serde_json::Map<String, serde_json::Value>>,
 }
 
 impl Commit {
@@ -67,6 +68,11 @@ impl Commit {
     /// Keeps a content where it can be erased.
     pub fn content(&mut self, key: Vec<u8>, bytes: Vec<u8>) {
         self.contents.push((key, bytes));
+    }
+
+    /// Announces something: a CloudEvent but for its `id`, which is its number in the order of commits.
+    pub fn event(&mut self, event: serde_json::Map<String, serde_json::Value>) {
+        self.events.push(event);
     }
 
     /// Keeps the partner's half of something. The same one twice is kept once.

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use crate::{
         checkpoint::Checkpoint,
         entry,
         merkle::{Frontier, leaf_hash},
-        rows::{damaged, encode, split},
+        rows::{damaged, encode, event_key, split},
     },
     store::{Batch, Store, StoreError},
     time::Timestamp,
@@ -55,6 +55,9 @@ pub(super) struct Head {
     pub checkpoint: String,
     /// The latest time in any receipt, in milliseconds.
     pub latest: i64,
+    /// The number of the newest event.
+    #[serde(default)]
+    pub events: u64,
 }
 
 /// Hands commits to the one task that writes. Cheap to clone.
@@ -62,6 +65,7 @@ pub(super) struct Head {
 pub struct Committer {
     queue: mpsc::Sender<Job>,
     latest: Arc<AtomicI64>,
+    events: Arc<AtomicU64>,
 }
 
 enum Job {
@@ -81,6 +85,7 @@ impl Committer {
     ) -> Result<Self, ReceiptError> {
         let head = load_head(&*store, &signer).await?;
         let latest = Arc::new(AtomicI64::new(head.latest));
+        let events = Arc::new(AtomicU64::new(head.events));
         let mut writer = Writer {
             store,
             signer,
@@ -89,11 +94,12 @@ impl Committer {
             series: HashMap::new(),
             derived: Vec::new(),
             latest: latest.clone(),
+            events: events.clone(),
         };
         writer.catch_up().await?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         tokio::spawn(writer.run(jobs));
-        Ok(Self { queue, latest })
+        Ok(Self { queue, latest, events })
     }
 
     /// Writes all of it, durably, or nothing. Once queued it is carried out, whether or not somebody still waits.
@@ -111,6 +117,11 @@ impl Committer {
     /// The same, to follow.
     pub fn latest_handle(&self) -> Arc<AtomicI64> {
         self.latest.clone()
+    }
+
+    /// The number of the newest event.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Acquire)
     }
 
     /// Carries out what is queued, then ends.
@@ -160,6 +171,7 @@ struct Writer {
     /// Index rows of receipts that are written, waiting for a group to go with.
     derived: Vec<(Vec<u8>, Vec<u8>)>,
     latest: Arc<AtomicI64>,
+    events: Arc<AtomicU64>,
 }
 
 type Waiting = (Commit, oneshot::Sender<Result<Committed, CommitError>>);
@@ -234,6 +246,11 @@ impl Writer {
                 written.insert(key.clone());
                 effects.push((key, json));
             }
+            for mut event in commit.events {
+                head.events += 1;
+                event.insert("id".into(), head.events.to_string().into());
+                effects.push((event_key(head.events), serde_json::to_vec(&event).ok()));
+            }
             accepted.push((answer, Committed { version, receipts: placed }));
         }
         if accepted.is_empty() {
@@ -276,6 +293,7 @@ impl Writer {
                 self.series.extend(series);
                 self.derived = derived;
                 self.latest.store(self.head.latest, Ordering::Release);
+                self.events.store(self.head.events, Ordering::Release);
                 for (key, json) in &effects {
                     for mirror in &self.mirrors {
                         mirror.applied(key, json.as_deref());

@@ -28,7 +28,7 @@ pub use self::{
     committer::{Committer, LogSigner},
     object::{DecisionRecord, Kind, NewReceipt, Payload, PeerCheckpoint, Receipt, ReceiptError, Segment, verify},
     reader::{Filter, Receipts, Stored},
-    rows::{Row, Version, list, read, replay, row_key},
+    rows::{EVENTS, Row, Version, event_key, list, read, replay, row_key},
     series::{SeriesKey, entry},
 };
 

@@ -53,6 +53,16 @@ pub async fn list<T: DeserializeOwned>(
     store.scan(prefix, after, limit).await?.iter().map(|(key, bytes)| decode(key, bytes)).collect()
 }
 
+/// Where events lie: CloudEvents, numbered from 1 in the order of commits.
+pub const EVENTS: &str = "e/";
+
+/// The key of an event.
+pub fn event_key(number: u64) -> Vec<u8> {
+    let mut key = EVENTS.as_bytes().to_vec();
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
 /// Shows a mirror all rows under a prefix, at start.
 pub async fn replay(store: &dyn Store, prefix: &str, mirror: &dyn Mirror) -> Result<(), ReceiptError> {
     let mut after: Option<Vec<u8>> = None;

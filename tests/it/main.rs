@@ -4,6 +4,7 @@ mod architecture;
 mod by_hand;
 mod demo;
 mod disk;
+mod events;
 mod foreign;
 mod house;
 mod locks;

@@ -230,6 +230,7 @@ impl Exchange {
 
     /// A negotiation that is new.
     fn begin_negotiation(&self, commit: &mut Commit, row: &NegotiationRow) -> Result<(), Refusal> {
+        self.announce_negotiation(commit, None, row);
         commit.put_new(NegotiationRow::key(&row.pid), row).map_err(refuse("internal"))
     }
 
@@ -240,6 +241,7 @@ impl Exchange {
         kept: &Row<NegotiationRow>,
         row: &NegotiationRow,
     ) -> Result<(), Refusal> {
+        self.announce_negotiation(commit, kept.value.as_ref(), row);
         commit.put(kept, row).map_err(refuse("internal"))
     }
 

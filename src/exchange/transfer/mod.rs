@@ -126,6 +126,7 @@ impl Exchange {
         });
         let mut commit = Commit::new();
         self.say_transfer(&mut commit, &row, message, false, None)?;
+        self.announce_transfer(&mut commit, None, &row);
         commit.put_new(TransferRow::key(&row.pid), &row).map_err(refuse("internal"))?;
         self.commit(commit).await?;
         self.post();
@@ -243,6 +244,7 @@ impl Exchange {
 
     /// A transfer that moved, or of which something became known.
     fn keep_transfer(&self, commit: &mut Commit, kept: &Row<TransferRow>, row: &TransferRow) -> Result<(), Refusal> {
+        self.announce_transfer(commit, kept.value.as_ref(), row);
         commit.put(kept, row).map_err(refuse("internal"))
     }
 

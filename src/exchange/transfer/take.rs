@@ -198,6 +198,7 @@ impl Exchange {
         self.remember(&mut commit, &peer, id, &row.pid, &answer)?;
         let busy = |error: serde_json::Error| ProtocolError::busy(error.to_string());
         commit.put(&known, &row.pid).map_err(busy)?;
+        self.announce_transfer(&mut commit, None, &row);
         commit.put_new(TransferRow::key(&row.pid), &row).map_err(busy)?;
         self.commit(commit).await.map_err(into_protocol)?;
         Ok(answer)
