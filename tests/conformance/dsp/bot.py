@@ -69,17 +69,14 @@ class Connector:
         running = json.loads((home / "running.json").read_text())
         self.base = f"http://{running['management']}"
         self.plain = running["plain"]
-        self.token = (home / "operator.token").read_text().strip()
+        self.operator = (home / "operator.token").read_text().strip()
+        self.steward = (home / "steward.token").read_text().strip()
         self.data = home.with_name(home.name + "-data")
 
-    def open(self, path: str, body: dict | None = None, timeout: float = 20, headers: dict | None = None):
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"} | (headers or {})
-        content = None if body is None else json.dumps(body).encode()
-        return urlopen(Request(self.base + path, content, headers), timeout=timeout)
-
-    def post(self, path: str, body: dict) -> None:
+    def post(self, path: str, body: dict, token: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token or self.operator}", "Content-Type": "application/json"}
         try:
-            self.open(path, body).close()
+            urlopen(Request(self.base + path, json.dumps(body).encode(), headers), timeout=20).close()
         except HTTPError as refusal:
             raise Refused(f"POST {path}: {refusal.code} {refusal.read(500).decode()}") from None
 
@@ -88,8 +85,8 @@ class Connector:
         last = None
         while True:
             try:
-                resume = {"Last-Event-ID": last} if last else {}
-                with self.open("/v1/events", timeout=SILENCE, headers=resume | {"Accept": "text/event-stream"}) as stream:
+                headers = {"Authorization": f"Bearer {self.operator}"} | ({"Last-Event-ID": last} if last else {})
+                with urlopen(Request(f"{self.base}/v1/events", headers=headers), timeout=SILENCE) as stream:
                     when_open()
                     for number, event in server_sent(stream):
                         last = number or last
@@ -194,7 +191,7 @@ def seed(connector: Connector, kit: str, authorization: str) -> None:
         source = 'source = "tck.csv"\n' if side == "provider" else ""
         agreement.write_text(AGREEMENT.format(id=id, side=side, kit=KIT, source=source))
         connector.post("/v1/agreements/import", {"file": str(agreement)})
-        connector.post(f"/v1/agreements/{id}/approve", {"approver": "steward"})
+        connector.post(f"/v1/agreements/{id}/approve", {}, connector.steward)
 
 
 def log(*words) -> None:
