@@ -24,6 +24,10 @@ bench *args:
 jose:
     bash tests/conformance/jose/run.sh
 
+# the official Dataspace Protocol kit against an ordinary connector of ours (needs Java 17, Maven, Python)
+tck-dsp *args:
+    bash tests/conformance/dsp/run.sh {{args}}
+
 # licences, duplicate versions, advisories (needs cargo-deny)
 deny:
     cargo deny check
