@@ -2,13 +2,15 @@
 //! published, durable signed receipts beside bare sled, a sealed release beside a bare server, memory, start.
 //!
 //! Ends with an error when a promise isn't kept. `cargo bench -- --test` only tries whether everything runs;
-//! `cargo bench -- decision` (or `receipts`, `release`, `start`) measures one part.
+//! `cargo bench -- decision` (or `receipts`, `start`, `negotiation`, `release`) measures one part.
 
 mod bare;
 mod decision;
 #[path = "../../tests/it/house.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which need more of it")]
 mod house;
+mod negotiation;
+mod plain;
 mod receipts;
 mod release;
 mod start;
@@ -46,6 +48,9 @@ fn main() {
     }
     if wanted("start") {
         start::start();
+    }
+    if wanted("negotiation") {
+        negotiation::negotiations();
     }
     if wanted("release") {
         release::releases();

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::{
     bare::Job,
-    house::{House, paired},
-    promise,
+    house::{House, pair},
+    plain, promise,
     start::{process_of, status_kib},
 };
 
@@ -48,7 +48,19 @@ impl Reading {
 /// Measures, and holds the promises to the figures.
 pub fn releases() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (hospital, research) = paired(folder.path());
+    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
+    // foreign connectors ask over plain HTTP, and pull over the partners' TLS listener
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    hospital.serve_with(
+        &[],
+        &[
+            ("COUNTERSEAL_LISTEN_PARTNER", &port.to_string()),
+            ("COUNTERSEAL_LISTEN_PLAIN", "127.0.0.1:0"),
+            ("COUNTERSEAL_LISTEN_PLAIN_URL", &format!("https://{port}")),
+        ],
+    );
+    research.serve();
+    pair(&hospital, &research);
     let source = hospital.data("rows.csv");
     let length = write_rows(&source);
     for (name, during) in [("sealed", ""), ("obliged", "@during(\"hash(id); band(age, 10)\")")] {
@@ -62,14 +74,16 @@ pub fn releases() {
     let bare_url = format!("https://{}/rows.csv", wait_for(&bare_port));
     let sealed = open_release(&runtime, &hospital, &research, "sealed");
     let obliged = open_release(&runtime, &hospital, &research, "obliged");
+    let (plain_url, plain_token) = runtime.block_on(plain::start(&hospital));
 
     // turn by turn, so that a noisy minute is everybody's; the best of each
-    let mut best: [Option<Reading>; 3] = [None; 3];
+    let mut best: [Option<Reading>; 4] = [None; 4];
     for _ in 0..ROUNDS {
         for (best, (server, url, token)) in best.iter_mut().zip([
-            (bare.id(), &bare_url, ""),
+            (bare.id(), &bare_url, &String::new()),
             (process_of(&hospital), &sealed.url, &sealed.token),
             (process_of(&hospital), &obliged.url, &obliged.token),
+            (process_of(&hospital), &plain_url, &plain_token),
         ]) {
             let reading = runtime.block_on(read(&client, url, token, server));
             if best.is_none_or(|best| reading.wall < best.wall) {
@@ -77,12 +91,15 @@ pub fn releases() {
             }
         }
     }
-    let [bare_reading, sealed_reading, obliged_reading] = best.map(|reading| reading.expect("was read"));
+    let [bare_reading, sealed_reading, obliged_reading, plain_reading] = best.map(|reading| reading.expect("was read"));
     bare.kill().expect("the bare server ends");
     let _ = bare.wait();
     assert_eq!(bare_reading.bytes, length);
     assert!(sealed_reading.bytes > length, "sealed bytes are more than the plain ones");
-    for (name, reading) in [("bare", bare_reading), ("sealed", sealed_reading), ("obliged", obliged_reading)] {
+    assert_eq!(plain_reading.bytes, length);
+    for (name, reading) in
+        [("bare", bare_reading), ("sealed", sealed_reading), ("obliged", obliged_reading), ("plain", plain_reading)]
+    {
         println!(
             "release, {name}: {:.2} GiB/s, {:.2} server CPU seconds per GiB of source",
             reading.gib_per_second(length),
@@ -91,6 +108,8 @@ pub fn releases() {
     }
     let ratio = bare_reading.wall.as_secs_f64() / sealed_reading.wall.as_secs_f64();
     promise("a sealed release, of a bare server", ratio, ratio >= 0.5);
+    let ratio = bare_reading.wall.as_secs_f64() / plain_reading.wall.as_secs_f64();
+    promise("a plain release to a foreign connector, of a bare server", ratio, ratio >= 0.6);
     println!(
         "          with hash(id); band(age, 10), of a bare server: {:.2}",
         bare_reading.wall.as_secs_f64() / obliged_reading.wall.as_secs_f64()
@@ -178,24 +197,24 @@ fn tokens(home: &Path) -> Vec<PathBuf> {
 
 /// The management API's fetch: its events.
 async fn fetch(house: &House, agreement: &str, without_acknowledgement: bool) -> Vec<Value> {
-    let running: Value =
-        serde_json::from_slice(&fs::read(house.home.join("running.json")).expect("running")).expect("JSON");
-    let token = fs::read_to_string(house.home.join("operator.token")).expect("a token");
+    let (http, base, token) = loopback(house);
     let body =
         json!({"agreement": agreement, "purpose": "research", "withoutAcknowledgement": without_acknowledgement});
-    let answer = Client::builder()
+    let answer = http.post(format!("{base}/v1/fetch")).bearer_auth(token).json(&body).send().await.expect("an answer");
+    let text = answer.text().await.expect("events");
+    text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+}
+
+/// The management API of a house: a client, its address, the operator's token.
+pub fn loopback(house: &House) -> (Client, String, String) {
+    let running = counterseal::node::Running::load(&house.home).expect("a running connector");
+    let token = fs::read_to_string(house.home.join("operator.token")).expect("a token");
+    let http = Client::builder()
         .no_proxy()
         .tls_backend_preconfigured(net::client_config(&keys(&house.home).tls, Vec::new()).expect("TLS"))
         .build()
-        .expect("a client")
-        .post(format!("http://{}/v1/fetch", running["management"].as_str().expect("an address")))
-        .bearer_auth(token.trim())
-        .json(&body)
-        .send()
-        .await
-        .expect("an answer");
-    let text = answer.text().await.expect("events");
-    text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+        .expect("a client");
+    (http, format!("http://{}", running.management), token.trim().to_owned())
 }
 
 fn keys(home: &Path) -> Keys {
@@ -204,7 +223,7 @@ fn keys(home: &Path) -> Keys {
 }
 
 /// Shows the consumer's certificate, and expects the provider's.
-fn client(consumer: &Path, provider: &Path) -> Client {
+pub fn client(consumer: &Path, provider: &Path) -> Client {
     let spki = keys(provider).certificate().spki;
     Client::builder()
         .no_proxy()
@@ -226,7 +245,7 @@ async fn read(client: &Client, url: &str, token: &str, server: u32) -> Reading {
 }
 
 /// User and system time of a process, in seconds.
-fn cpu_seconds(process: u32) -> f64 {
+pub fn cpu_seconds(process: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
     let fields: Vec<&str> = text.rsplit(") ").next().expect("fields").split(' ').collect();
     let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().expect("ticks")).sum();

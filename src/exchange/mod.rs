@@ -79,12 +79,12 @@ pub use self::{
     import::Imported,
     negotiate::{NegotiationAction, NegotiationRequest, NegotiationView},
     open::{OpenProcesses, OpenReleases},
-    outbox::{Outbox, Sequence},
+    outbox::{Mailbox, Outbox, Sequence},
     pair::{Pairing, PeerView, own_statements},
     pending::Pending,
     publish::Published,
     refusals::Refusals,
-    rows::{About, NegotiationRow, TransferRow},
+    rows::{About, Letter, NegotiationRow, TransferRow},
     timer::Timer,
     transfer::{TransferAction, TransferView},
     use_copy::{CopyView, UseRequest, Used},
@@ -144,6 +144,8 @@ pub struct Parts {
     pub refusals: Refusals,
     /// Open connections, to be cut.
     pub connections: Arc<Connections>,
+    /// Letters that wait to be delivered.
+    pub mailbox: Arc<Mailbox>,
     /// Deadlines of open releases.
     pub open_releases: Arc<OpenReleases>,
     /// Negotiations and transfers that are not over.

@@ -1,13 +1,14 @@
 //! The outbox: letters wait in rows `x/…` from the commit that wrote them until they are delivered or given up.
 //!
-//! One worker per peer with work. Letters of one process go out in order, one in flight each; one that isn't answered
-//! yet (404, 5xx, a closed or silent connection) holds back only its own process. Delivery is at least once: the row
-//! goes when the peer has answered, so after a restart a letter may go out twice, and the receiver knows it by `@id`.
+//! Letters of one process go out in order, one in flight each; one that isn't answered yet (404, 5xx, a closed or silent
+//! connection) holds back only its own process. Each peer has a bounded number in flight. What waits is known in memory,
+//! by a mirror that follows the store. Delivery is at least once: the row goes when the peer has answered, so after a
+//! restart a letter may go out twice, and the receiver knows it by `@id`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,19 +25,58 @@ use crate::{
     },
     id::{ParticipantId, Pid},
     protocol::{self, Delivery, outgoing},
-    receipt::{Commit, ReceiptError, list},
+    receipt::{Commit, Mirror, read},
     time::Timestamp,
 };
 
-/// Letters read at a time.
-const PAGE: usize = 512;
+/// Letters in flight to one peer at a time.
+const ABREAST: usize = 32;
 
 /// Sends what the walks wrote.
 pub struct Outbox {
     exchange: Exchange,
     /// Failed attempts and the next one, by letter; forgotten at a restart, and then all are due.
     attempts: Mutex<HashMap<u64, (u32, Timestamp)>>,
-    busy: Mutex<HashSet<ParticipantId>>,
+    /// Letters that are being delivered.
+    flying: Mutex<HashSet<u64>>,
+}
+
+/// What waits, without the letters' bodies; follows the store.
+#[derive(Default)]
+pub struct Mailbox(Mutex<BTreeMap<u64, Waiting>>);
+
+/// A letter that waits.
+#[derive(Clone)]
+struct Waiting {
+    seq: u64,
+    peer: ParticipantId,
+    process: Pid,
+    due: Timestamp,
+}
+
+impl Mailbox {
+    fn waiting(&self) -> Vec<Waiting> {
+        locked(&self.0).values().cloned().collect()
+    }
+}
+
+impl Mirror for Mailbox {
+    fn applied(&self, key: &[u8], value: Option<&[u8]>) {
+        let Some(seq) = key.strip_prefix(Letter::PREFIX.as_bytes()).and_then(|seq| <[u8; 8]>::try_from(seq).ok())
+        else {
+            return;
+        };
+        let seq = u64::from_be_bytes(seq);
+        match value.and_then(|bytes| serde_json::from_slice::<Letter>(bytes).ok()) {
+            Some(letter) => {
+                let waiting = Waiting { seq, peer: letter.peer, process: letter.process, due: letter.due };
+                locked(&self.0).insert(seq, waiting);
+            }
+            None => {
+                locked(&self.0).remove(&seq);
+            }
+        }
+    }
 }
 
 /// Hands out letter numbers: later ones are greater, over restarts too (as far as the clock goes).
@@ -58,82 +98,75 @@ impl Sequence {
 impl Outbox {
     /// An outbox over these walks.
     pub fn new(exchange: Exchange) -> Arc<Self> {
-        Arc::new(Self { exchange, attempts: Mutex::default(), busy: Mutex::default() })
+        Arc::new(Self { exchange, attempts: Mutex::default(), flying: Mutex::default() })
     }
 
     /// Delivers until it is told to stop; then lets the attempts in flight finish.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut workers = JoinSet::new();
+        let mut flights = JoinSet::new();
         loop {
-            // registered before the scan: a letter that is written meanwhile wakes us again
+            // registered before the look: a letter that is written meanwhile wakes us again
             let mail = self.exchange.mail.notified();
-            let pause = self.clone().dispatch(&mut workers).await;
+            let pause = self.clone().dispatch(&mut flights);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = mail => {}
                 () = tokio::time::sleep(pause) => {}
-                Some(_) = workers.join_next(), if !workers.is_empty() => {}
+                Some(_) = flights.join_next(), if !flights.is_empty() => {}
             }
+            while flights.try_join_next().is_some() {}
         }
-        while workers.join_next().await.is_some() {}
+        while flights.join_next().await.is_some() {}
     }
 
-    /// Starts a worker for each peer that has a letter due; says when to look again.
-    async fn dispatch(self: Arc<Self>, workers: &mut JoinSet<()>) -> Duration {
-        let letters = match self.letters().await {
-            Ok(letters) => letters,
-            Err(error) => {
-                tracing::error!(%error, "the outbox can't be read");
-                return Duration::from_secs(5);
-            }
-        };
+    /// Sends off what is due; says when to look again.
+    fn dispatch(self: Arc<Self>, flights: &mut JoinSet<()>) -> Duration {
         let now = self.exchange.clock.now();
         let mut next = now.plus(Duration::from_secs(30));
-        let mut due: HashMap<ParticipantId, Vec<Letter>> = HashMap::new();
+        let mut abreast: HashMap<ParticipantId, usize> = HashMap::new();
         let mut held: HashSet<(ParticipantId, Pid)> = HashSet::new();
-        for letter in letters {
+        for letter in self.exchange.mailbox.waiting() {
+            let in_flight = abreast.entry(letter.peer.clone()).or_default();
             // only the first of a process: the others wait for it
             if !held.insert((letter.peer.clone(), letter.process.clone())) {
                 continue;
             }
             let at = self.due_at(&letter);
-            if at <= now {
-                due.entry(letter.peer.clone()).or_default().push(letter);
-            } else {
+            let mut flying = locked(&self.flying);
+            if flying.contains(&letter.seq) {
+                *in_flight += 1;
+            } else if at > now {
                 next = next.min(at);
+            } else if *in_flight < ABREAST {
+                *in_flight += 1;
+                flying.insert(letter.seq);
+                let this = self.clone();
+                flights.spawn(async move {
+                    this.fly(letter.seq).await;
+                    locked(&this.flying).remove(&letter.seq);
+                });
             }
-        }
-        for (peer, letters) in due {
-            if !self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(peer.clone()) {
-                continue;
-            }
-            let this = self.clone();
-            workers.spawn(async move {
-                for letter in letters {
-                    this.attempt(letter).await;
-                }
-                this.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
-                this.exchange.post();
-            });
         }
         next.since(now).max(Duration::from_millis(5))
     }
 
-    /// Every letter that waits: those to a peer that is away must not hide the others.
-    async fn letters(&self) -> Result<Vec<Letter>, ReceiptError> {
-        let mut letters = Vec::new();
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let rows = list::<Letter>(&*self.exchange.store, Letter::PREFIX.as_bytes(), after.as_deref(), PAGE).await?;
-            let Some(last) = rows.last() else { return Ok(letters) };
-            after = Some(last.key.clone());
-            letters.extend(rows.into_iter().filter_map(|row| row.value));
-        }
+    fn due_at(&self, letter: &Waiting) -> Timestamp {
+        locked(&self.attempts).get(&letter.seq).map_or(letter.due, |(_, next)| *next)
     }
 
-    fn due_at(&self, letter: &Letter) -> Timestamp {
-        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.get(&letter.seq).map_or(letter.due, |(_, next)| *next)
+    async fn fly(&self, seq: u64) {
+        match read::<Letter>(&*self.exchange.store, &Letter::key(seq)).await {
+            Ok(row) => {
+                if let Some(letter) = row.value {
+                    self.attempt(letter).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a letter can't be read");
+                let next = self.exchange.clock.now().plus(Duration::from_secs(5));
+                locked(&self.attempts).entry(seq).or_insert((0, next)).1 = next;
+            }
+        }
     }
 
     async fn attempt(&self, letter: Letter) {
@@ -150,7 +183,7 @@ impl Outbox {
                     let sentence = format!("our message could not be delivered until {}: {reason}", letter.give_up);
                     self.exchange.undeliverable(&letter, Refusal::new("delivery-given-up", sentence)).await
                 } else {
-                    let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut attempts = locked(&self.attempts);
                     let entry = attempts.entry(letter.seq).or_insert((0, now));
                     let wait = outgoing::backoff(entry.0);
                     *entry = (entry.0 + 1, now.plus(wait).min(letter.give_up));
@@ -161,10 +194,14 @@ impl Outbox {
         };
         match settled {
             Ok(()) => {
-                self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&letter.seq);
+                locked(&self.attempts).remove(&letter.seq);
             }
             // the row is still there: it goes out again
-            Err(refusal) => tracing::error!(%refusal, "what follows from a delivery could not be recorded"),
+            Err(refusal) => {
+                tracing::error!(%refusal, "what follows from a delivery could not be recorded");
+                let next = self.exchange.clock.now().plus(Duration::from_secs(1));
+                locked(&self.attempts).entry(letter.seq).or_insert((0, next)).1 = next;
+            }
         }
     }
 
@@ -278,4 +315,8 @@ pub(super) struct Draft<'a> {
     pub last: bool,
     /// A token that goes with it; made at delivery, since nothing secret lies in the store.
     pub token: Option<TokenSpec>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

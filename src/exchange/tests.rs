@@ -135,6 +135,7 @@ impl Home {
             mail: Arc::new(Notify::new()),
             moved: Arc::new(Notify::new()),
             connections: Arc::default(),
+            mailbox: Arc::default(),
             open_releases: open,
             open_processes: processes,
             discoveries: Discoveries::default(),

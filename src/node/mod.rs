@@ -34,8 +34,8 @@ use crate::{
     dataplane::{DataPlane, Grant, Grants, ReleaseRow},
     error::Refusal,
     exchange::{
-        Discoveries, Exchange, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals, Sequence, Slices,
-        Timer, TransferRow, Webhook, own_statements,
+        Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals,
+        Sequence, Slices, Timer, TransferRow, Webhook, own_statements,
     },
     identity::{
         KeyFileError, Keys, Partner, Peer, Peers, TokenPeer, TokenPeers, authenticate, did_document, verify_chain,
@@ -194,12 +194,14 @@ impl Node {
             Arc::new(OpenReleases::default()),
             Arc::new(OpenProcesses::default()),
         );
+        let mailbox = Arc::new(Mailbox::default());
         let mirrors: Vec<Arc<dyn Mirror>> = vec![
             Arc::new(PeerMirror(peers.clone(), token_peers.clone())),
             offers.clone(),
             grants.clone(),
             open.clone(),
             processes.clone(),
+            mailbox.clone(),
         ];
         for (prefix, mirror) in [
             (Peer::PREFIX, 0),
@@ -209,6 +211,7 @@ impl Node {
             (ReleaseRow::PREFIX, 3),
             (NegotiationRow::PREFIX, 4),
             (TransferRow::PREFIX, 4),
+            (Letter::PREFIX, 5),
         ] {
             replay(&*store, prefix, &*mirrors[mirror]).await?;
         }
@@ -267,6 +270,7 @@ impl Node {
             mail: Arc::new(Notify::new()),
             moved: Arc::new(Notify::new()),
             connections: connections.clone(),
+            mailbox,
             open_releases: open,
             open_processes: processes,
             discoveries: Discoveries::default(),
