@@ -95,6 +95,12 @@ impl Grants {
             None => Ok(Authorized { grant: live.grant.clone(), cut: live.cut.clone() }),
         }
     }
+
+    /// Fires when the grant is closed or replaced; `None` if it is closed already.
+    pub fn open(&self, transfer: &Pid) -> Option<CancellationToken> {
+        let grants = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        grants.get(&Grant::key(transfer)).filter(|live| live.grant.closed.is_none()).map(|live| live.cut.clone())
+    }
 }
 
 impl Mirror for Grants {

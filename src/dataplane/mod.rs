@@ -19,4 +19,4 @@ pub use grant::{Authorized, Grant, Grants};
 pub use plain::{PlainRelease, PlainReleases, plain_path};
 pub use receive::{Progress, ReceiveError, receive};
 pub use release::{Delivered, HashScope, ReleaseRow, ReleaseState, SentBody, bodies_prefix, check_segments};
-pub use send::DataPlane;
+pub use send::{Block, DataPlane};

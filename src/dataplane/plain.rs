@@ -63,7 +63,7 @@ pub struct PlainRelease {
 #[async_trait]
 pub trait PlainReleases: Send + Sync + 'static {
     /// One release under this grant, decided now and on record before the first byte.
-    async fn release_plain(&self, grant: &Grant, remote: SocketAddr) -> Result<PlainRelease, Refusal>;
+    async fn release_plain(&self, grant: &Grant, remote: Option<SocketAddr>) -> Result<PlainRelease, Refusal>;
 
     /// All of it was handed to the socket.
     async fn delivered_plain(&self, release: &PlainRelease, bytes: u64, sha256: Sha256) -> Result<(), Refusal>;
@@ -82,6 +82,34 @@ impl DataPlane {
     /// The route, for the listeners that foreign connectors reach.
     pub fn plain_routes(&self, releases: Arc<dyn PlainReleases>) -> Router {
         Router::new().route("/data/{transfer}", get(pull)).with_state(Door { plane: self.clone(), releases })
+    }
+
+    /// The bytes of a release, transformed on a thread of their own until `stopped`.
+    ///
+    /// # Errors
+    /// `source-unavailable`, `source-changed`, `obligation-unenforceable`.
+    pub async fn plain_blocks(
+        &self,
+        release: &PlainRelease,
+        stopped: Arc<AtomicBool>,
+    ) -> Result<mpsc::Receiver<io::Result<Block>>, Refusal> {
+        let parts = self.parts();
+        let unavailable = |sentence: String| Refusal::new("source-unavailable", sentence);
+        let (roots, source) = (parts.roots.clone(), release.source.clone());
+        let opened = tokio::task::spawn_blocking(move || roots.open(&source))
+            .await
+            .map_err(|error| unavailable(error.to_string()))?
+            .map_err(|error| {
+                tracing::error!(%error, "a source can't be opened");
+                unavailable("the source can't be opened".into())
+            })?;
+        if opened.snapshot() != release.snapshot {
+            return Err(Refusal::new("source-changed", "the source changed since it was published"));
+        }
+        let scope = HashScope { master: parts.keys.master.clone(), agreement: release.agreement.clone() };
+        let plan = Plan::compile(&release.obligations, &release.columns, Arc::new(scope))
+            .map_err(|error| Refusal::new("obligation-unenforceable", error.to_string()))?;
+        Ok(produce(opened, plan, 0, stopped))
     }
 }
 
@@ -133,28 +161,12 @@ async fn begin(
     if *method == Method::HEAD {
         return Ok(Body::empty());
     }
-    let release = door.releases.release_plain(&authorized.grant, connection.remote).await.map_err(forbidden)?;
-    let unavailable = |sentence: String| (StatusCode::CONFLICT, Refusal::new("source-unavailable", sentence));
-    let (roots, source) = (parts.roots.clone(), release.source.clone());
-    let opened = tokio::task::spawn_blocking(move || roots.open(&source))
-        .await
-        .map_err(|error| unavailable(error.to_string()))?
-        .map_err(|error| {
-            tracing::error!(%error, "a source can't be opened");
-            unavailable("the source can't be opened".into())
-        })?;
-    if opened.snapshot() != release.snapshot {
-        return Err((
-            StatusCode::CONFLICT,
-            Refusal::new("source-changed", "the source changed since it was published"),
-        ));
-    }
-    let scope = HashScope { master: parts.keys.master.clone(), agreement: release.agreement.clone() };
-    let plan = Plan::compile(&release.obligations, &release.columns, Arc::new(scope)).map_err(|error| {
-        (StatusCode::INTERNAL_SERVER_ERROR, Refusal::new("obligation-unenforceable", error.to_string()))
-    })?;
+    let release = door.releases.release_plain(&authorized.grant, Some(connection.remote)).await.map_err(forbidden)?;
     let stopped = Arc::new(AtomicBool::new(false));
-    let blocks = produce(opened, plan, 0, stopped.clone());
+    let blocks = door.plane.plain_blocks(&release, stopped.clone()).await.map_err(|refusal| {
+        let ours = refusal.is("obligation-unenforceable");
+        (if ours { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CONFLICT }, refusal)
+    })?;
     Ok(Sending::new(door.clone(), release, authorized, connection.cancel.clone(), blocks, stopped).body())
 }
 

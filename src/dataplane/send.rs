@@ -333,7 +333,8 @@ struct Sending {
     _stop: StopOnDrop,
 }
 
-pub(super) enum Block {
+/// What the transform makes.
+pub enum Block {
     /// [`RECORD_PLAIN`] bytes, or fewer at the end.
     Data(Vec<u8>),
     /// All was produced, and the source is still the one that was opened.

@@ -21,7 +21,7 @@ use crate::{
     policy::{Action, ContextFact, Verdict},
     protocol::{
         Answer, Ask, BASE, CatalogPage, ProtocolError, ask,
-        message::{self, Address, Catalog, CatalogRequest, Dataset},
+        message::{self, Address, Catalog, CatalogRequest, Dataset, HTTP_PUSH},
         outgoing,
     },
 };
@@ -95,13 +95,13 @@ impl Exchange {
                 more = true;
                 break;
             }
-            dataset.push(self.entry(&live, signed)?);
+            dataset.push(self.entry(partner, &live, signed)?);
         }
         Ok(CatalogPage {
             catalog: Catalog {
-                id: format!("{}{BASE}/catalog", self.base_url),
+                id: format!("{}{BASE}/catalog", self.root_for(partner)),
                 participant_id: self.us.clone().into(),
-                service: vec![offer::service(&self.base_url).map_err(unusable)?],
+                service: vec![offer::service(self.root_for(partner)).map_err(unusable)?],
                 dataset,
                 catalog: Vec::new(),
             },
@@ -117,7 +117,7 @@ impl Exchange {
             .filter(|live| live.row.withdrawn.is_none())
             .find_map(|live| Some((live, self.discoverable(partner, live)?)))
             .ok_or_else(ProtocolError::not_found)?;
-        let mut dataset = self.entry(live, signed)?;
+        let mut dataset = self.entry(partner, live, signed)?;
         // a foreign connector takes the offer from its ODRL view
         let Some(peer) = partner.certificate() else { return Ok(dataset) };
         dataset.offer = Some(match &signed.aud {
@@ -163,8 +163,17 @@ impl Exchange {
         allowed.then_some(signed)
     }
 
-    fn entry(&self, live: &LiveOffer, signed: &SignedOffer) -> Result<Dataset, ProtocolError> {
-        offer::entry(&live.row.offer, signed.jws.sha256(), signed.aud.is_some(), &self.base_url).map_err(unusable)
+    fn entry(&self, partner: &Partner, live: &LiveOffer, signed: &SignedOffer) -> Result<Dataset, ProtocolError> {
+        let root = self.root_for(partner);
+        let mut entry =
+            offer::entry(&live.row.offer, signed.jws.sha256(), signed.aud.is_some(), root).map_err(unusable)?;
+        // foreign connectors have no sealed records to pull: the data can be brought to them, too
+        if partner.certificate().is_none()
+            && let Some(pull) = entry.distribution.first().cloned()
+        {
+            entry.distribution.push(message::Distribution { format: HTTP_PUSH.into(), ..pull });
+        }
+        Ok(entry)
     }
 
     /// A partner's catalog, all pages of it.

@@ -22,6 +22,7 @@ mod pair;
 mod pending;
 mod plain;
 mod publish;
+mod push;
 mod release;
 mod revoke;
 mod rows;
@@ -83,6 +84,7 @@ pub use self::{
     pair::{Pairing, PeerView, own_statements},
     pending::Pending,
     publish::Published,
+    push::Pushes,
     refusals::Refusals,
     rows::{About, Letter, NegotiationRow, TransferRow},
     timer::Timer,
@@ -148,6 +150,8 @@ pub struct Parts {
     pub mailbox: Arc<Mailbox>,
     /// Deadlines of open releases.
     pub open_releases: Arc<OpenReleases>,
+    /// Pushes under way.
+    pub pushes: Pushes,
     /// Negotiations and transfers that are not over.
     pub open_processes: Arc<OpenProcesses>,
     /// What peers may discover, as decided.
@@ -297,13 +301,17 @@ impl Exchange {
         }
     }
 
-    /// Our `<base>` as this partner reaches it.
-    fn callback_for(&self, partner: &Partner) -> Result<Address, Refusal> {
-        let root = match partner {
+    /// Our root as this partner reaches it.
+    fn root_for(&self, partner: &Partner) -> &str {
+        match partner {
             Partner::Certificate(_) => &self.base_url,
             Partner::Token(_) => &self.plain_url,
-        };
-        Address::parse(&format!("{root}{BASE}")).map_err(refuse("config-public-url"))
+        }
+    }
+
+    /// Our `<base>` as this partner reaches it.
+    fn callback_for(&self, partner: &Partner) -> Result<Address, Refusal> {
+        Address::parse(&format!("{}{BASE}", self.root_for(partner))).map_err(refuse("config-public-url"))
     }
 
     /// The Counterseal peer with this DID, active.

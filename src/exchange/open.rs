@@ -7,7 +7,10 @@ use std::{
 
 use crate::{
     dataplane::{ReleaseRow, ReleaseState},
-    exchange::rows::{About, NegotiationRow, TransferRow},
+    exchange::{
+        push::pushes,
+        rows::{About, NegotiationRow, TransferRow},
+    },
     id::{AgreementId, ParticipantId, Pid, ReleaseId},
     protocol::{NegotiationState, TransferState},
     receipt::Mirror,
@@ -63,6 +66,8 @@ pub struct Process {
     pub our_turn: bool,
     /// Whether it waits for somebody's step at all: a transfer that has started may stay so.
     pub waits: bool,
+    /// Whether we bring its data to the partner.
+    pub pushes: bool,
     /// When it last moved.
     pub moved: Timestamp,
 }
@@ -101,6 +106,7 @@ impl Mirror for OpenProcesses {
                     about: About::Negotiation,
                     our_turn: row.our_turn(),
                     waits: true,
+                    pushes: false,
                     pid: row.pid,
                     peer_pid: row.peer_pid,
                     peer: row.peer,
@@ -118,6 +124,7 @@ impl Mirror for OpenProcesses {
                     about: About::Transfer,
                     our_turn: row.our_turn(),
                     waits: row.state == TransferState::Requested,
+                    pushes: pushes(&row),
                     pid: row.pid,
                     peer_pid: row.peer_pid,
                     peer: row.peer,

@@ -106,7 +106,7 @@ impl Exchange {
             };
             let ended = match process.about {
                 About::Negotiation => self.terminate_negotiation(&process.pid, &why).await,
-                _ => retry!(self.expire_transfer(&process.pid, &why)),
+                _ => self.end_transfer(&process.pid, &why).await,
             };
             if let Err(refusal) = ended {
                 tracing::error!(pid = %process.pid, %refusal, "what waited for too long could not be ended");
@@ -115,12 +115,17 @@ impl Exchange {
         Ok(())
     }
 
-    async fn expire_transfer(&self, pid: &Pid, why: &Refusal) -> Result<(), Refusal> {
+    /// Ends a transfer for a reason of the connector's own.
+    pub(super) async fn end_transfer(&self, pid: &Pid, why: &Refusal) -> Result<(), Refusal> {
+        let done = retry!(self.end_transfer_once(pid, why));
+        self.post();
+        done
+    }
+
+    async fn end_transfer_once(&self, pid: &Pid, why: &Refusal) -> Result<(), Refusal> {
         let mut commit = Commit::new();
         self.terminate_transfer(&mut commit, pid, why).await?;
-        self.commit(commit).await?;
-        self.post();
-        Ok(())
+        self.commit(commit).await.map(|_| ())
     }
 
     /// Takes a step by its name, of whichever kind the process is.

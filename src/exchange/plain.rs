@@ -18,7 +18,7 @@ use crate::{
 
 #[async_trait]
 impl PlainReleases for Exchange {
-    async fn release_plain(&self, grant: &Grant, remote: SocketAddr) -> Result<PlainRelease, Refusal> {
+    async fn release_plain(&self, grant: &Grant, remote: Option<SocketAddr>) -> Result<PlainRelease, Refusal> {
         retry!(self.release_plain_once(grant, remote))
     }
 
@@ -40,7 +40,7 @@ impl PlainReleases for Exchange {
 }
 
 impl Exchange {
-    async fn release_plain_once(&self, grant: &Grant, remote: SocketAddr) -> Result<PlainRelease, Refusal> {
+    async fn release_plain_once(&self, grant: &Grant, remote: Option<SocketAddr>) -> Result<PlainRelease, Refusal> {
         let (row, agreement) = self.agreement(&grant.agreement).await?;
         let partner = self.partner(&grant.peer)?;
         if agreement.ours != Party::Provider || *agreement.peer() != grant.peer || !agreement.one_sided {
@@ -62,7 +62,7 @@ impl Exchange {
                 agreement: Some(&agreement),
                 // a pull has no place for a purpose: none was declared
                 purpose: None,
-                address: address(remote),
+                address: remote.and_then(address),
                 application: None,
                 now,
             },

@@ -136,6 +136,7 @@ impl Home {
             moved: Arc::new(Notify::new()),
             connections: Arc::default(),
             mailbox: Arc::default(),
+            pushes: Pushes::default(),
             open_releases: open,
             open_processes: processes,
             discoveries: Discoveries::default(),

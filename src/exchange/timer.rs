@@ -39,6 +39,7 @@ impl Timer {
         let mut inquiry = JoinSet::new();
         while tokio::time::timeout(TICK, stop.cancelled()).await.is_err() {
             ticks += 1;
+            self.0.start_pushes();
             if let Err(refusal) = self.deadlines().await {
                 tracing::error!(%refusal, "deadlines could not be looked at");
             }

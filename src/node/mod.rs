@@ -34,8 +34,8 @@ use crate::{
     dataplane::{DataPlane, Grant, Grants, ReleaseRow},
     error::Refusal,
     exchange::{
-        Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Refusals,
-        Sequence, Slices, Timer, TransferRow, Webhook, own_statements,
+        Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Pushes,
+        Refusals, Sequence, Slices, Timer, TransferRow, Webhook, own_statements,
     },
     identity::{
         KeyFileError, Keys, Partner, Peer, Peers, TokenPeer, TokenPeers, authenticate, did_document, verify_chain,
@@ -271,6 +271,7 @@ impl Node {
             moved: Arc::new(Notify::new()),
             connections: connections.clone(),
             mailbox,
+            pushes: Pushes::default(),
             open_releases: open,
             open_processes: processes,
             discoveries: Discoveries::default(),

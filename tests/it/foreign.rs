@@ -5,7 +5,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Bytes, extract::State, http::Uri, routing::any};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{StatusCode, Uri},
+    routing::any,
+};
 use counterseal::{
     agreement::AgreementState,
     cli::data_folder,
@@ -115,9 +121,14 @@ impl Foreign {
     }
 }
 
-async fn take(State(took): State<Took>, uri: Uri, headers: axum::http::HeaderMap, body: Bytes) {
+async fn take(State(took): State<Took>, uri: Uri, headers: axum::http::HeaderMap, body: Bytes) -> StatusCode {
     let presented = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
-    took.lock().unwrap().push((uri.path().to_owned(), serde_json::from_slice(&body).unwrap_or_default(), presented));
+    let text = || Value::String(String::from_utf8(body.to_vec()).unwrap());
+    let mut took = took.lock().unwrap();
+    took.push((uri.path().to_owned(), serde_json::from_slice(&body).unwrap_or_else(|_| text()), presented));
+    // a receiver of data that fails twice
+    let times = took.iter().filter(|(path, ..)| path.ends_with("/flaky") && *path == uri.path()).count();
+    if (1..3).contains(&times) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
 }
 
 fn text(value: &Value) -> String {
@@ -295,6 +306,90 @@ async fn a_suspension_stops_a_plain_stream_and_a_new_start_brings_a_new_token() 
     assert!(old.status().as_u16() == 403 && old.text().await.unwrap().contains("token-superseded"));
     let whole = foreign.http.get(&fresh.0).bearer_auth(&fresh.1).send().await.unwrap();
     assert_eq!(whole.bytes().await.unwrap().len(), large.len() + 7);
+}
+
+impl Foreign {
+    /// Agrees, and asks for a push to this place.
+    async fn ask_push(&self, us: &Actor, agreement: &str, pid: &str, place: &str) -> (u16, Value) {
+        let request = json!({"@type": "TransferRequestMessage", "consumerPid": pid, "agreementId": agreement,
+            "format": "HttpData-PUSH", "callbackAddress": self.address,
+            "dataAddress": {"@type": "DataAddress", "endpointType": "https://w3id.org/idsa/v4.1/HTTP", "endpoint": place,
+                "endpointProperties": [
+                    {"@type": "EndpointProperty", "name": "authorization", "value": "for the inbox"},
+                    {"@type": "EndpointProperty", "name": "authType", "value": "bearer"}]}});
+        self.post(us, "/transfers/request", request).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_brings_the_data_once_it_is_taken_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let us = open_to_foreigners(folder.path(), Arc::new(SystemClock)).await;
+    let foreign = Foreign::new().await;
+    publish(&us, TWICE, true).await;
+    us.node.exchange.add_foreign(&foreign.as_peer("BPNL1")).await.unwrap();
+    let (agreement, _) = foreign.agree_and_start(&us).await;
+    let port = foreign.address.split(':').nth(2).unwrap().split('/').next().unwrap().to_owned();
+    for place in [
+        "http://127.0.0.1:1/dsp/inbox".to_owned(),
+        format!("http://127.0.0.1:{port}/elsewhere"),
+        format!("http://127.0.0.1:{port}/dsp/../elsewhere"),
+        format!("http://user@127.0.0.1:{port}/dsp/inbox"),
+        format!("http://[::1]:{port}/dsp/inbox"),
+        format!("http://[::ffff:127.0.0.1]:{port}/dsp/inbox"),
+        format!("http://localhost:{port}/dsp/inbox"),
+        format!("https://127.0.0.1:{port}/dsp/inbox"),
+        "http://169.254.169.254/latest/meta-data".to_owned(),
+        "http://0.0.0.0/".to_owned(),
+        "file:///etc/passwd".to_owned(),
+    ] {
+        let (status, answer) = foreign.ask_push(&us, &agreement, "urn:no", &place).await;
+        assert_eq!((status, answer["code"].as_str()), (400, Some("endpoint-not-pinned")), "{place}: {answer}");
+    }
+    let place = format!("{}/flaky", foreign.address);
+    assert_eq!(foreign.ask_push(&us, &agreement, "urn:push", &place).await.0, 201);
+    foreign.message("TransferCompletionMessage").await;
+    let brought: Vec<_> =
+        foreign.took.lock().unwrap().iter().filter(|(path, ..)| path == "/dsp/flaky").cloned().collect();
+    assert_eq!(brought.len(), 3, "refused twice, taken once");
+    for (_, data, presented) in brought {
+        assert_eq!((data.as_str(), presented.as_str()), (Some("age\r\n30-39\r\n50-59\r\n"), "Bearer for the inbox"));
+    }
+    assert_eq!((us.count(Kind::Released).await, us.count(Kind::Delivered).await), (1, 1), "one release, however often");
+    assert_eq!(foreign.ask_push(&us, &agreement, "urn:push2", &place).await.0, 201);
+    for _ in 0..400 {
+        if us.count(Kind::Delivered).await == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(foreign.ask_push(&us, &agreement, "urn:push3", &place).await.0, 201);
+    let end = foreign.message("TransferTerminationMessage").await;
+    assert_eq!(end["code"], "policy-no-permit", "the third of two: {end}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_consumer_suspends_and_resumes_without_a_data_address() {
+    // the kit's TP:02-04, which it disables: started, suspended by the consumer, started by the consumer, completed
+    let folder = tempfile::tempdir().unwrap();
+    let us = open_to_foreigners(folder.path(), Arc::new(SystemClock)).await;
+    let foreign = Foreign::new().await;
+    publish(&us, OPEN, true).await;
+    us.node.exchange.add_foreign(&foreign.as_peer("BPNL1")).await.unwrap();
+    let (_, start) = foreign.agree_and_start(&us).await;
+    let pid = text(&start["providerPid"]);
+    let (url, token) = pull(&start);
+    for (kind, path, state, data) in [
+        ("TransferSuspensionMessage", "suspension", "SUSPENDED", 403),
+        ("TransferStartMessage", "start", "STARTED", 200),
+        ("TransferCompletionMessage", "completion", "COMPLETED", 403),
+    ] {
+        let message = json!({"@type": kind, "providerPid": pid, "consumerPid": "urn:t"});
+        assert_eq!(foreign.post(&us, &format!("/transfers/{pid}/{path}"), message).await.0, 200, "{kind}");
+        let (_, shown) = foreign.ask(&us, Some(INBOUND), &format!("/transfers/{pid}"), None).await;
+        assert_eq!(shown["state"], state);
+        assert_eq!(foreign.http.get(&url).bearer_auth(&token).send().await.unwrap().status().as_u16(), data, "{kind}");
+    }
 }
 
 /// The same offer, for foreigners too.

@@ -25,8 +25,8 @@ use crate::{
     protocol::{
         BASE, Party, ProtocolError, TransferState, extension,
         message::{
-            self, Address, DataAddress, TransferCompletion, TransferMessage, TransferProcess, TransferRequest,
-            TransferStart, TransferTermination,
+            self, Address, DataAddress, HTTP_PUSH, TransferCompletion, TransferMessage, TransferProcess,
+            TransferRequest, TransferStart, TransferTermination,
         },
         outgoing::{Message, Outgoing},
         transfer,
@@ -231,8 +231,8 @@ impl Exchange {
         let start = TransferStart {
             provider_pid,
             consumer_pid,
-            // the token itself is put in at delivery
-            data_address: Some(DataAddress::http(&endpoint, "")),
+            // the token itself is put in at delivery; who is brought the data needs none
+            data_address: (row.format != HTTP_PUSH).then(|| DataAddress::http(&endpoint, "")),
         };
         self.say_transfer(commit, row, TransferMessage::Start(start), false, Some(spec))?;
         match kept {

@@ -7,7 +7,7 @@ use crate::{
         Exchange,
         negotiate::into_protocol,
         refuse, retry,
-        rows::TransferRow,
+        rows::{Endpoint, TransferRow},
         transfer::{Step, both, shown},
     },
     id::{MessageId, ParticipantId, Pid, Sha256},
@@ -145,13 +145,17 @@ impl Exchange {
                 ),
             ));
         }
-        if request.format != message::HTTP_PULL {
-            let format: String = request.format.chars().take(60).collect();
-            return Err(ProtocolError::bad(
-                "format-unsupported",
-                format!("the format `{format}` is not offered; {} is", message::HTTP_PULL),
-            ));
-        }
+        let place = match (request.format.as_str(), partner) {
+            (message::HTTP_PULL, _) => None,
+            (message::HTTP_PUSH, Partner::Token(_)) => Some(push_place(partner, request)?),
+            (other, _) => {
+                let format: String = other.chars().take(60).collect();
+                return Err(ProtocolError::bad(
+                    "format-unsupported",
+                    format!("the format `{format}` is not offered; {} is", message::HTTP_PULL),
+                ));
+            }
+        };
         let unknown = || ProtocolError::bad("agreement-unknown", "there is no such agreement for you");
         let (_, agreement) = self
             .agreement(&request.agreement_id)
@@ -174,7 +178,10 @@ impl Exchange {
             format: request.format.clone(),
             approval: agreement.approval,
             certificate,
-            endpoint: None,
+            endpoint: match place {
+                Some((url, token)) => Some(Endpoint { url, token: self.keep_secret(&token).map_err(into_protocol)? }),
+                None => None,
+            },
             ended: None,
             begun: now,
             moved: now,
@@ -203,4 +210,25 @@ impl Exchange {
         self.commit(commit).await.map_err(into_protocol)?;
         Ok(answer)
     }
+}
+
+/// Where a consumer wants the data brought, and what it wants to see in `Authorization` there.
+fn push_place(partner: &Partner, request: &TransferRequest) -> Result<(String, String), ProtocolError> {
+    let place = request.data_address.as_ref().and_then(|data| Some((data.url()?.to_owned(), data.token())));
+    let (url, token) = place.ok_or_else(|| {
+        ProtocolError::bad("data-address-missing", "a push needs a dataAddress with the endpoint that takes the data")
+    })?;
+    if !partner.target().allows(&url) {
+        return Err(ProtocolError::bad(
+            "endpoint-not-pinned",
+            "the data address is not at the address that is known of you; data goes nowhere else",
+        ));
+    }
+    let kind = request.data_address.as_ref().and_then(|data| data.property("authType")).unwrap_or_default();
+    let token = match token {
+        Some(token) if kind == "bearer" && !token.starts_with("Bearer ") => format!("Bearer {token}"),
+        Some(token) => token.to_owned(),
+        None => String::new(),
+    };
+    Ok((url, token))
 }

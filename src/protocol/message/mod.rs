@@ -43,6 +43,9 @@ pub const NAMESPACE: &str = "https://w3id.org/counterseal/ns#";
 /// The transfer format that we offer: the consumer pulls over HTTP.
 pub const HTTP_PULL: &str = "HttpData-PULL";
 
+/// The transfer format by which the provider brings the data to the consumer.
+pub const HTTP_PUSH: &str = "HttpData-PUSH";
+
 /// `@context` of a root object: written as an array of just [`CONTEXT`]; read as that text or an array that holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context;
