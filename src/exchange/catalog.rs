@@ -20,8 +20,8 @@ use crate::{
     offer::{self, LiveOffer, Offer, Sealing, SignedOffer},
     policy::{Action, ContextFact, Verdict},
     protocol::{
-        Answer, Ask, BASE, CatalogPage, ProtocolError, ask,
-        message::{self, Address, Catalog, CatalogRequest, Dataset, HTTP_PUSH},
+        Answer, Ask, BASE, CatalogPage, ProtocolError, VERSION, VERSION_PATH, ask,
+        message::{self, Address, Catalog, CatalogRequest, Dataset, HTTP_PUSH, VersionResponse},
         outgoing,
     },
 };
@@ -87,6 +87,11 @@ impl Exchange {
                 continue;
             }
             last = Some(live.row.offer.dataset.id.clone());
+            // an entry is made only where it is looked at
+            let entry = if query.criteria.is_empty() { None } else { Some(self.entry(partner, &live, signed)?) };
+            if entry.as_ref().is_some_and(|entry| !query.criteria.iter().all(|criterion| criterion.fits(entry))) {
+                continue;
+            }
             seen += 1;
             if seen <= from {
                 continue;
@@ -95,7 +100,10 @@ impl Exchange {
                 more = true;
                 break;
             }
-            dataset.push(self.entry(partner, &live, signed)?);
+            dataset.push(match entry {
+                Some(entry) => entry,
+                None => self.entry(partner, &live, signed)?,
+            });
         }
         Ok(CatalogPage {
             catalog: Catalog {
@@ -180,6 +188,9 @@ impl Exchange {
     pub async fn catalog_of(&self, provider: &ParticipantId) -> Result<Vec<CatalogItem>, Refusal> {
         let partner = self.partner(provider)?;
         let base = Address::parse(&partner.base()).map_err(refuse("peer-address"))?;
+        if let Some(peer) = partner.certificate() {
+            self.check_version(peer).await?;
+        }
         let body = message::write(&CatalogRequest::default(), None).to_string();
         let mut url = base.join("/catalog/request");
         let mut items = Vec::new();
@@ -207,6 +218,7 @@ impl Exchange {
     /// A partner's offer of a dataset: opened if it is sealed, then verified.
     pub async fn offer_of(&self, did: &Did, dataset: &DatasetId) -> Result<RemoteOffer, Refusal> {
         let peer = self.peer(did)?;
+        self.check_version(&peer).await?;
         let url = format!("{}{BASE}{}", peer.statement.endpoints.dsp, outgoing::dataset_path(dataset));
         let answer = self.ask(&peer, Method::GET, &url, None, None).await?;
         if answer.status == 404 {
@@ -234,6 +246,36 @@ impl Exchange {
             return Err(Refusal::new("offer-mismatch", "the signed offer is about another dataset than was asked for"));
         }
         Ok(RemoteOffer { offer, sealed })
+    }
+
+    /// Asks a peer, once a statement, which versions of the protocol it speaks (DSP 2025-1 §4.3): ours must be among them,
+    /// where we expect it.
+    async fn check_version(&self, peer: &Arc<Peer>) -> Result<(), Refusal> {
+        let known = (peer.did.clone(), peer.statement.seq);
+        if self.spoken.lock().unwrap_or_else(PoisonError::into_inner).contains(&known) {
+            return Ok(());
+        }
+        let url = format!("{}{VERSION_PATH}", peer.statement.endpoints.dsp);
+        let answer = self.ask(peer, Method::GET, &url, None, None).await?;
+        let versions: VersionResponse = serde_json::from_slice(&answer.body).map_err(|_| {
+            Refusal::new(
+                "version-unsupported",
+                format!("`{}` does not say which protocol versions it speaks", peer.did),
+            )
+        })?;
+        if versions.path() != Some(BASE) {
+            let theirs: Vec<String> = versions
+                .protocol_versions
+                .iter()
+                .map(|version| format!("{} at {}", version.version, version.path))
+                .collect();
+            return Err(Refusal::new(
+                "version-unsupported",
+                format!("`{}` speaks {}; we speak {VERSION} at {BASE}", peer.did, theirs.join(", ")),
+            ));
+        }
+        self.spoken.lock().unwrap_or_else(PoisonError::into_inner).insert(known);
+        Ok(())
     }
 
     /// One question to a partner of either kind, in its protocol.

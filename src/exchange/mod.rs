@@ -36,7 +36,7 @@ mod refusals;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Display,
     net::SocketAddr,
     ops::Deref,
@@ -154,6 +154,8 @@ pub struct Parts {
     pub pushes: Pushes,
     /// Negotiations and transfers that are not over.
     pub open_processes: Arc<OpenProcesses>,
+    /// Peers, by statement, that speak our version of the protocol.
+    pub spoken: Mutex<HashSet<(Did, u64)>>,
     /// What peers may discover, as decided.
     pub discoveries: Discoveries,
     /// Slices of agreements, compiled.

@@ -140,6 +140,13 @@ impl Exchange {
                 "this is our own invitation: hand it to the partner, and add theirs",
             ));
         }
+        // one way to prove who it is: a participant that presents a token is no certificate peer
+        if self.token_peers.by_id(&statement.did.clone().into()).is_some() {
+            return Err(Refusal::new(
+                "peer-taken",
+                format!("`{}` is known as a foreign connector, by its token", statement.did),
+            ));
+        }
         if let Some(other) = statement.tls.iter().find_map(|spki| self.peers.by_spki(spki))
             && other.did != statement.did
         {

@@ -17,7 +17,7 @@ use crate::{
     offer::{Approval, Offers},
     protocol::{
         self, Caller, Delivery, NegotiationState,
-        message::{MessageOffer, Rules},
+        message::{CatalogRequest, MessageOffer, Rules},
     },
     receipt::{Filter, LogSigner, Mirror, list, replay},
     source::Roots,
@@ -139,6 +139,7 @@ impl Home {
             pushes: Pushes::default(),
             open_releases: open,
             open_processes: processes,
+            spoken: Default::default(),
             discoveries: Discoveries::default(),
             slices: Slices::default(),
             refusals: Refusals::default(),
@@ -421,6 +422,55 @@ impl<'a> World<'a> {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn ten_thousand_datasets_are_paged_through_and_found_by_a_filter() {
+    let (provider, consumer) = homes().await;
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(BEGUN + 1000)));
+    let store = provider.fresh().await;
+    let (_, bytes) = store.scan(crate::offer::PREFIX.as_bytes(), None, 1).await.unwrap().remove(0);
+    let (version, json) = bytes.split_at(8);
+    let mut row: serde_json::Value = serde_json::from_slice(&json[..]).unwrap();
+    let mut batch = Batch::default();
+    for n in 0..9_999 {
+        row["offer"]["id"] = format!("o{n}").into();
+        row["offer"]["dataset"]["id"] = format!("d{n:05}").into();
+        row["offer"]["dataset"]["title"] = format!("Rainfall {n}").into();
+        let key = crate::offer::key(&format!("o{n}").parse().unwrap());
+        batch.puts.push((key, [version, &serde_json::to_vec(&row).unwrap()].concat()));
+    }
+    store.commit(batch).await.unwrap();
+    let side = provider.start(store, &clock).await;
+    let partner = side.exchange.partner(&consumer.did.clone().into()).unwrap();
+    let page =
+        |request: &CatalogRequest, page: Option<&str>| side.exchange.catalog_for(&partner, request, page).unwrap();
+    let (mut seen, mut next, mut pages) = (std::collections::BTreeSet::new(), None::<String>, 0);
+    loop {
+        let shown = page(&CatalogRequest::default(), next.as_deref());
+        seen.extend(shown.catalog.dataset.iter().map(|dataset| dataset.id.clone()));
+        pages += 1;
+        next = shown.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!((seen.len(), pages), (10_000, 100));
+    for (criterion, found) in [
+        (serde_json::json!({"operandLeft": "id", "operator": "=", "operandRight": "d00042"}), 1),
+        (serde_json::json!({"operandLeft": "id", "operator": "in", "operandRight": ["d00001", "d09998", "none"]}), 2),
+        (serde_json::json!({"operandLeft": "dct:title", "operator": "like", "operandRight": "%FALL 999%"}), 10),
+        (serde_json::json!({"operandLeft": "title", "operator": "=", "operandRight": "rainfall 1"}), 0),
+    ] {
+        let filter = vec![serde_json::json!({"@type": "QuerySpec", "limit": 50, "filterExpression": [criterion]})];
+        let shown = page(&CatalogRequest { filter }, None);
+        assert_eq!(shown.catalog.dataset.len(), found, "{criterion}");
+    }
+    let filter = vec![
+        serde_json::json!({"@type": "QuerySpec", "filterExpression": [{"operandLeft": "price", "operator": "<", "operandRight": 3}]}),
+    ];
+    let refused = side.exchange.catalog_for(&partner, &CatalogRequest { filter }, None).unwrap_err();
+    assert!(refused.code.as_str() == "filter-unsupported" && refused.status == 400);
 }
 
 /// How many schedules are played, in two halves that run beside each other.

@@ -274,6 +274,7 @@ impl Node {
             pushes: Pushes::default(),
             open_releases: open,
             open_processes: processes,
+            spoken: Default::default(),
             discoveries: Discoveries::default(),
             slices: Slices::default(),
             refusals: Refusals::default(),

@@ -220,6 +220,14 @@ async fn a_certificate_peer_never_gets_in_by_token() {
         .unwrap();
     let dataset: Value = answer.json().await.unwrap();
     assert!(dataset["https://w3id.org/counterseal/ns#offer"].is_string(), "{dataset}");
+    // nor is a token's participant ever known by a certificate as well
+    let late = start(folder.path(), "late", Arc::new(SystemClock)).await;
+    let mut body = foreign.as_peer(late.did().as_str());
+    body.inbound = "Bearer of the late one".to_owned().into();
+    us.node.exchange.add_foreign(&body).await.unwrap();
+    std::fs::write(late.home.join("i.json"), serde_json::to_string(&late.node.exchange.invitation()).unwrap()).unwrap();
+    let refused = us.node.exchange.add_peer(&late.home.join("i.json"), Default::default()).await.unwrap_err();
+    assert!(refused.is("peer-taken"), "{refused}");
     us.node.exchange.revoke_peer(peer.did(), "over").await.unwrap();
     let again = peer.client(&us).get(format!("{}/2025-1/catalog/datasets/d", us.node.exchange.base_url));
     let answer = again.header("authorization", INBOUND).send().await.unwrap();

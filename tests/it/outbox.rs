@@ -40,6 +40,8 @@ enum Act {
     Slow,
     /// Hands it on twice.
     Twice,
+    /// Says that it speaks another version of the protocol.
+    OldVersion,
     /// Hands it on, and drops the answer: the sender must believe that it did not arrive.
     LoseAnswer,
 }
@@ -110,6 +112,10 @@ async fn meet(State(front): State<Arc<Front>>, request: Request) -> Response {
                 Some((Ok::<_, std::io::Error>("{"), n + 1))
             });
             Body::from_stream(bytes).into_response()
+        }
+        Some(Act::OldVersion) => {
+            let version = serde_json::json!({"version": "2024-1", "path": "/old", "binding": "HTTPS"});
+            axum::Json(serde_json::json!({ "protocolVersions": [version] })).into_response()
         }
         Some(Act::Twice) => {
             let again = request_again(&parts);
@@ -200,6 +206,18 @@ async fn a_wire_that_says_everything_twice_changes_nothing() {
     assert_eq!(end.state, NegotiationState::Finalized, "{end:?}");
     let agreements = stage.consumer.node.exchange.agreements().await.unwrap();
     assert_eq!((agreements.len(), stage.consumer.count(counterseal::receipt::Kind::Agreed).await), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partner_of_another_protocol_version_is_told_apart_before_anything_is_asked() {
+    let stage = stage(&[Act::OldVersion], None, 60, Duration::ZERO).await;
+    let asked = stage.consumer.did().clone().into();
+    let refused = stage.provider.node.exchange.catalog_of(&asked).await.unwrap_err();
+    assert!(refused.is("version-unsupported"), "{refused}");
+    assert!(refused.sentence.contains("2024-1 at /old") && refused.sentence.contains("2025-1"), "{refused}");
+    assert_eq!(stage.front.came.lock().unwrap().len(), 1, "no catalog was asked for");
+    // it was brought up to date
+    assert!(stage.provider.node.exchange.catalog_of(&asked).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,9 +20,85 @@ pub struct CatalogRequest {
     pub filter: Vec<Value>,
 }
 
+/// What a dataset must be to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Criterion {
+    field: Field,
+    test: Test,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Id,
+    Title,
+    Description,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Test {
+    /// One of these texts.
+    In(Vec<String>),
+    /// Like this text, where `%` stands for any characters; case doesn't matter.
+    Like(String),
+}
+
+impl Criterion {
+    /// Whether this entry of a catalog fits. What an entry doesn't show doesn't fit.
+    pub fn fits(&self, dataset: &Dataset) -> bool {
+        let value = match self.field {
+            Field::Id => Some(dataset.id.as_str()),
+            Field::Title => dataset.title.as_deref(),
+            Field::Description => dataset.description.as_deref(),
+        };
+        value.is_some_and(|value| match &self.test {
+            Test::In(texts) => texts.iter().any(|text| text == value),
+            Test::Like(pattern) => like(&pattern.to_lowercase(), &value.to_lowercase()),
+        })
+    }
+
+    /// EDC's `{operandLeft, operator, operandRight}`.
+    fn read(value: &Value) -> Option<Self> {
+        let member = |name: &str| value.get(name).or_else(|| value.get(format!("{EDC}{name}")));
+        let field = match member("operandLeft")?.as_str()?.trim_start_matches(EDC) {
+            "id" | "@id" => Field::Id,
+            "title" | "dct:title" | "http://purl.org/dc/terms/title" => Field::Title,
+            "description" | "dct:description" | "http://purl.org/dc/terms/description" => Field::Description,
+            _ => return None,
+        };
+        let right = member("operandRight")?;
+        let test = match member("operator")?.as_str()? {
+            "=" => Test::In(vec![right.as_str()?.to_owned()]),
+            "in" => {
+                Test::In(right.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect::<Option<_>>()?)
+            }
+            "like" => Test::Like(right.as_str()?.to_owned()),
+            _ => return None,
+        };
+        Some(Self { field, test })
+    }
+}
+
+/// `%` stands for any characters; linear in both.
+fn like(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('%');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
 /// The part of a catalog that is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
+    /// What a dataset must be, all of it.
+    pub criteria: Vec<Criterion>,
     /// How many datasets to pass over.
     pub offset: u64,
     /// How many to show at most; none: as many as the provider likes.
@@ -31,13 +107,16 @@ pub struct Query {
 
 impl CatalogRequest {
     /// What the filter asks for, where it is one that we serve: none, or EDC's `QuerySpec` (which its catalog requests
-    /// always carry) with `offset`, `limit` and no expression.
+    /// always carry) with `offset`, `limit` and criteria on what a catalog shows.
     ///
     /// # Errors
     /// `filter-unsupported` names what we don't serve; the specification wants status 400 for it.
     pub fn query(&self) -> Result<Query, Refusal> {
         let unsupported = |what: &str| {
-            let sentence = format!("this catalog takes no filter but `offset` and `limit`; remove {}", shortened(what));
+            let sentence = format!(
+                "this catalog takes `offset`, `limit`, and criteria on id, title and description (=, in, like); remove {}",
+                shortened(what)
+            );
             Refusal::new("filter-unsupported", sentence)
         };
         let spec = match self.filter.as_slice() {
@@ -55,7 +134,14 @@ impl CatalogRequest {
                 "limit" => query.limit = Some(number()?),
                 // an order is a wish: pages come in the provider's own stable order
                 "sortOrder" | "sortField" => {}
-                "filterExpression" if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => {}
+                "filterExpression" if value.is_null() => {}
+                "filterExpression" => {
+                    let criteria = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+                    for criterion in criteria {
+                        let read = Criterion::read(criterion).ok_or_else(|| unsupported(&criterion.to_string()))?;
+                        query.criteria.push(read);
+                    }
+                }
                 _ => return Err(unsupported(&format!("`{key}`"))),
             }
         }
@@ -213,7 +299,7 @@ mod tests {
             "@type": "QuerySpec", "offset": 50, "limit": "25", "sortOrder": "ASC", "filterExpression": [],
         }]);
         let request: CatalogRequest = serde_json::from_value(json!({"filter": filter})).unwrap();
-        assert_eq!(request.query().unwrap(), Query { offset: 50, limit: Some(25) });
+        assert_eq!(request.query().unwrap(), Query { offset: 50, limit: Some(25), criteria: Vec::new() });
         let request: CatalogRequest =
             serde_json::from_value(json!({"filter": {"https://w3id.org/edc/v0.0.1/ns/limit": 7}})).unwrap();
         assert_eq!(request.query().unwrap().limit, Some(7));
