@@ -431,7 +431,7 @@ async fn ten_thousand_datasets_are_paged_through_and_found_by_a_filter() {
     let store = provider.fresh().await;
     let (_, bytes) = store.scan(crate::offer::PREFIX.as_bytes(), None, 1).await.unwrap().remove(0);
     let (version, json) = bytes.split_at(8);
-    let mut row: serde_json::Value = serde_json::from_slice(&json[..]).unwrap();
+    let mut row: serde_json::Value = serde_json::from_slice(json).unwrap();
     let mut batch = Batch::default();
     for n in 0..9_999 {
         row["offer"]["id"] = format!("o{n}").into();
