@@ -4,6 +4,7 @@
 
 mod events;
 mod problem;
+mod processes;
 mod routes;
 
 use std::net::SocketAddr;

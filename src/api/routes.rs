@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     body::Body,
     extract::{DefaultBodyLimit, Path, Query, Request, State},
     http::{HeaderMap, HeaderValue, header},
@@ -19,21 +19,18 @@ use tokio::sync::mpsc;
 
 use crate::{
     agreement::AgreementRow,
-    api::{Api, Problem},
+    api::{Api, Problem, events, processes},
     error::Refusal,
     evidence,
-    exchange::{
-        About, CopyView, FetchRequest, ForeignPeer, Imported, NegotiationRequest, NegotiationView, Pairing, Pending,
-        TransferView, UseRequest,
-    },
-    id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, Pid, ReceiptId, ReleaseId},
+    exchange::{CopyView, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
+    id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReceiptId, ReleaseId},
     identity::Attributes,
     offer::Approval,
     protocol::message::{Address, HTTP_PULL},
     receipt::{Filter, Kind, Stored},
 };
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 /// Adds a peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,22 +117,22 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/invitation", get(invitation))
         .route("/v1/peers", get(peers).post(add_peer))
-        .route("/v1/peers/token", get(foreign_peers).post(add_foreign))
-        .route("/v1/peers/token/{id}/revoke", post(revoke_foreign))
+        .route("/v1/peers/token", get(processes::foreign_peers).post(processes::add_foreign))
+        .route("/v1/peers/token/{id}/revoke", post(processes::revoke_foreign))
         .route("/v1/peers/{did}/revoke", post(revoke_peer))
         .route("/v1/peers/{did}/catalog", get(catalog))
         .route("/v1/offers", get(offers).post(publish))
         .route("/v1/offers/{id}/withdraw", post(withdraw))
         .route("/v1/negotiations", get(negotiations).post(negotiate))
-        .route("/v1/negotiations/{pid}", get(negotiation))
-        .route("/v1/negotiations/{pid}/{action}", post(act_on_negotiation))
-        .route("/v1/transfers", get(transfers).post(transfer))
-        .route("/v1/transfers/{pid}/{action}", post(act_on_transfer))
-        .route("/v1/pending", get(pending))
-        .route("/v1/events", get(super::events::follow))
+        .route("/v1/negotiations/{pid}", get(processes::negotiation))
+        .route("/v1/negotiations/{pid}/{action}", post(processes::act_on_negotiation))
+        .route("/v1/transfers", get(processes::transfers).post(processes::transfer))
+        .route("/v1/transfers/{pid}/{action}", post(processes::act_on_transfer))
+        .route("/v1/pending", get(processes::pending))
+        .route("/v1/events", get(events::follow))
         .route("/v1/agreements", get(agreements))
-        .route("/v1/agreements/import", post(import))
-        .route("/v1/agreements/{id}/approve", post(approve))
+        .route("/v1/agreements/import", post(processes::import))
+        .route("/v1/agreements/{id}/approve", post(processes::approve))
         .route("/v1/agreements/{id}/revoke", post(revoke_agreement))
         .route("/v1/releases/{id}/lift", post(lift))
         .route("/v1/fetch", post(fetch))
@@ -164,13 +161,13 @@ async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Resp
 
 /// Who asks, by the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Operator,
     Steward,
 }
 
 impl Role {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Operator => "operator",
             Self::Steward => "steward",
@@ -202,12 +199,12 @@ fn admit(api: &Api, headers: &HeaderMap) -> Result<Role, Refusal> {
 }
 
 /// JSON, with our own words for what is wrong with it.
-fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body)
         .map_err(|error| Problem(Refusal::new("json-invalid", format!("the request's body: {error}"))))
 }
 
-fn id<T: std::str::FromStr<Err = crate::id::IdError>>(text: &str) -> Result<T, Problem> {
+pub(super) fn id<T: std::str::FromStr<Err = crate::id::IdError>>(text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error| {
         Problem(Refusal::new("id-invalid", format!("`{}`: {error}", text.chars().take(80).collect::<String>())))
     })
@@ -313,80 +310,6 @@ async fn negotiate(State(api): State<Api>, body: Bytes) -> Answer<NegotiationVie
     let pid = api.exchange.negotiate(&request).await?;
     let wait = Duration::from_secs(body.wait_seconds.min(600));
     Ok(Json(api.exchange.negotiation_end(&pid, wait).await?))
-}
-
-async fn negotiation(State(api): State<Api>, Path(pid): Path<String>) -> Answer<NegotiationView> {
-    Ok(Json(api.exchange.negotiation_end(&id::<Pid>(&pid)?, Duration::ZERO).await?))
-}
-
-async fn act_on_negotiation(State(api): State<Api>, Path(step): Path<(String, String)>, body: Bytes) -> Answer<Value> {
-    act(&api, About::Negotiation, step, &body).await
-}
-
-async fn act_on_transfer(State(api): State<Api>, Path(step): Path<(String, String)>, body: Bytes) -> Answer<Value> {
-    act(&api, About::Transfer, step, &body).await
-}
-
-async fn act(api: &Api, about: About, (pid, action): (String, String), body: &Bytes) -> Answer<Value> {
-    let ReasonBody { reason } = if body.is_empty() { ReasonBody::default() } else { parse(body)? };
-    api.exchange.act(about, &pid, &action, &reason).await?;
-    Ok(Json(json!({ "pid": pid, "done": action })))
-}
-
-async fn transfers(State(api): State<Api>) -> Answer<Vec<TransferView>> {
-    Ok(Json(api.exchange.transfers().await?))
-}
-
-async fn transfer(State(api): State<Api>, body: Bytes) -> Answer<Value> {
-    let body: TransferBody = parse(&body)?;
-    let agreement = api.exchange.agreement_row(&body.agreement).await?;
-    let pid = api.exchange.request_transfer(&agreement, &body.format, body.address.as_ref(), body.approval).await?;
-    Ok(Json(json!({ "pid": pid })))
-}
-
-async fn pending(State(api): State<Api>) -> Answer<Vec<Pending>> {
-    Ok(Json(api.exchange.pending().await?))
-}
-
-async fn foreign_peers(State(api): State<Api>) -> Answer<Value> {
-    Ok(Json(json!(api.exchange.foreign_views())))
-}
-
-async fn add_foreign(State(api): State<Api>, body: Bytes) -> Answer<Value> {
-    // serde's words would quote the body, which holds secrets: only the place is told
-    let peer: ForeignPeer = serde_json::from_slice(&body).map_err(|error| {
-        Problem(Refusal::new(
-            "json-invalid",
-            format!("the request's body, line {} column {}", error.line(), error.column()),
-        ))
-    })?;
-    Ok(Json(json!(api.exchange.add_foreign(&peer).await?)))
-}
-
-async fn revoke_foreign(State(api): State<Api>, Path(peer): Path<String>, body: Bytes) -> Answer<Value> {
-    let body: ReasonBody = parse(&body)?;
-    api.exchange.revoke_foreign(&id::<ParticipantId>(&peer)?, &body.reason).await?;
-    Ok(Json(json!({ "revoked": peer })))
-}
-
-async fn import(State(api): State<Api>, body: Bytes) -> Answer<Imported> {
-    let body: PublishBody = parse(&body)?;
-    Ok(Json(api.exchange.import_agreement(&body.file).await?))
-}
-
-/// A steward's alone: the operator who brings a contract in can't also wave it through.
-async fn approve(
-    State(api): State<Api>,
-    Extension(role): Extension<Role>,
-    Path(agreement): Path<String>,
-) -> Answer<Imported> {
-    if role != Role::Steward {
-        return Err(Problem(Refusal::new(
-            "steward-required",
-            "an imported agreement is approved by a steward, with the token in steward.token in the connector's home",
-        )));
-    }
-    Ok(Json(api.exchange.approve_agreement(&id::<AgreementId>(&agreement)?, role.as_str()).await?))
 }
 
 fn agreement_view(row: &AgreementRow) -> Value {

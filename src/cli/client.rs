@@ -1,6 +1,9 @@
 //! The management API's client.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 use reqwest::{Method, Response};
@@ -86,4 +89,9 @@ impl Client {
 /// A path's segment.
 pub fn segment(text: &str) -> String {
     crate::protocol::outgoing::segment(text)
+}
+
+/// The connector may have another working directory than we.
+pub fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("{} can't be read", path.display()))
 }

@@ -57,7 +57,7 @@ enum Command {
     Init(init::Init),
     /// Run the connector of this home.
     Serve(serve::Serve),
-    /// Partners: invite, add, list, revoke.
+    /// Partners: invite, add, add-token, list, revoke.
     #[command(subcommand)]
     Peer(remote::Peer),
     /// Offers of ours: publish, list, withdraw.

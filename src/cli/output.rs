@@ -78,6 +78,17 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// A table of these members of each value.
+pub fn rows(values: &Value, members: &[&str]) -> String {
+    let rows: Vec<Vec<String>> = values
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|value| members.iter().map(|member| text(value, member)).collect())
+        .collect();
+    if rows.is_empty() { "none".to_owned() } else { table(members, &rows) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,16 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::{
     api::{PublishBody, ReasonBody, TransferBody},
     cli::{
-        client::{Client, segment},
-        output::{Output, text},
-        remote::{absolute, rows},
+        client::{Client, absolute, segment},
+        output::{Output, rows, text},
     },
     id::{AgreementId, ParticipantId, Pid},
     offer::Approval,
@@ -92,12 +91,17 @@ pub async fn pending(client: &Client, command: Pending, out: &Output) -> anyhow:
             });
         }
         Pending::Do { action, pid, reason } => {
-            let negotiations = client.get("/v1/negotiations").await?;
-            let ours = |row: &serde_json::Value| row["pid"] == pid.as_str();
-            let kind = if negotiations.as_array().is_some_and(|rows| rows.iter().any(ours)) {
-                "negotiations"
-            } else {
-                "transfers"
+            let mut found = None;
+            for kind in ["negotiations", "transfers"] {
+                let all = client.get(&format!("/v1/{kind}")).await?;
+                if all.as_array().is_some_and(|rows| rows.iter().any(|row| row["pid"] == pid.as_str())) {
+                    found = Some(kind);
+                }
+            }
+            let Some(kind) = found else {
+                bail!(
+                    "no negotiation or transfer has the pid `{pid}`; `counterseal pending list` shows those that wait"
+                );
             };
             let path = format!("/v1/{kind}/{}/{}", segment(pid.as_str()), segment(&action));
             let answer = client.post(&path, &ReasonBody { reason }).await?;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::{
     api::{AddPeer, NegotiateBody, PublishBody, ReasonBody},
     cli::{
-        client::{Client, connect, connect_as, segment},
-        output::{Output, plain, table, text},
+        client::{Client, absolute, connect, connect_as, segment},
+        output::{Output, plain, rows, text},
         pending::{self, AddToken},
     },
     id::{AgreementId, DatasetId, OfferId, ParticipantId, ReleaseId},
@@ -352,19 +352,4 @@ pub async fn copies(client: &Client, out: &Output) -> anyhow::Result<()> {
     let answer = client.get("/v1/copies").await?;
     out.show(&answer, |copies| rows(copies, &["id", "dataset", "state", "bytes", "agreement"]));
     Ok(())
-}
-
-pub(super) fn rows(values: &Value, members: &[&str]) -> String {
-    let rows: Vec<Vec<String>> = values
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|value| members.iter().map(|member| text(value, member)).collect())
-        .collect();
-    if rows.is_empty() { "none".to_owned() } else { table(members, &rows) }
-}
-
-/// The connector may have another working directory than we.
-pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    path.canonicalize().with_context(|| format!("{} can't be read", path.display()))
 }

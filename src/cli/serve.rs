@@ -22,8 +22,12 @@ pub async fn run(home: &Path, args: Serve) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let node = Node::start(home, config, Arc::new(SystemClock), Arc::new(SystemRandom), args.moved).await?;
+    let plain = match node.running.plain {
+        Some(address) => format!("  foreign     {} (plain HTTP on {address})\n", node.exchange.plain_url),
+        None => String::new(),
+    };
     eprintln!(
-        "{} is ready after {} ms\n  partners    {} (listening on {})\n  management  http://{}\nStop it with Ctrl-C.",
+        "{} is ready after {} ms\n  partners    {} (listening on {})\n{plain}  management  http://{}\nStop it with Ctrl-C.",
         node.exchange.us,
         begun.elapsed().as_millis(),
         node.exchange.base_url,

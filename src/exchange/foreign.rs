@@ -107,7 +107,15 @@ impl Exchange {
         };
         let partner = crate::identity::Partner::Token(std::sync::Arc::new(row.clone()));
         self.clients.forget(&row.id);
-        self.clients.client_for(&partner.target(), &row.address).map_err(refuse("address-insecure"))?;
+        self.clients.client_for(&partner.target(), &row.address).map_err(|_| {
+            Refusal::new(
+                "address-insecure",
+                format!(
+                    "`{}` can't be used: https, or http to this machine itself; an address inside your network has to stand in outbound.allow",
+                    row.address
+                ),
+            )
+        })?;
         retry!(self.put_foreign(&row, "peer-added", "a foreign connector was added"))?;
         Ok(ForeignView::from(&row))
     }

@@ -69,7 +69,7 @@ impl Actor {
         self.node.exchange.add_peer(&path, Pairing { follow_up_delay: delay, ..Pairing::default() }).await.unwrap();
     }
 
-    async fn publish(&self, policy: &str) {
+    pub async fn publish(&self, policy: &str) {
         std::fs::write(data_folder(&self.home).join("d.csv"), "id,age\n1,38\n2,52\n").unwrap();
         self.publish_as_it_lies(policy).await;
     }
@@ -116,7 +116,7 @@ impl Actor {
     }
 
     /// The token of the one transfer that is running.
-    fn token(&self) -> String {
+    pub fn token(&self) -> String {
         let entry = std::fs::read_dir(self.home.join("tokens")).unwrap().next().expect("a running transfer").unwrap();
         std::fs::read_to_string(entry.path()).unwrap()
     }
@@ -136,7 +136,7 @@ pub fn wanted(agreement: &AgreementId) -> FetchRequest {
     }
 }
 
-async fn pair_with(folder: &Path, policy: &str, clock: Arc<dyn Clock>) -> (Actor, Actor, AgreementId) {
+pub async fn pair_with(folder: &Path, policy: &str, clock: Arc<dyn Clock>) -> (Actor, Actor, AgreementId) {
     let (provider, consumer) = (start(folder, "p", clock.clone()).await, start(folder, "c", clock).await);
     provider.add(&consumer).await;
     consumer.add(&provider).await;
@@ -212,12 +212,14 @@ async fn one_release_is_not_a_hundred_downloads() {
     let (client, token) = (consumer.client(&provider), consumer.token());
     let mut served = 0;
     let mut refused = 0;
+    let mut salts = std::collections::HashSet::new();
     for _ in 0..100 {
         let answer = client.get(&url).bearer_auth(&token).send().await.unwrap();
         match answer.status().as_u16() {
             200 => {
                 served += 1;
-                answer.bytes().await.unwrap();
+                // no salt comes twice: under one key, that would be one keystream over two texts
+                assert!(salts.insert(answer.bytes().await.unwrap()[..16].to_vec()));
             }
             429 => refused += 1,
             other => panic!("{other}"),

@@ -12,3 +12,4 @@ mod outbox;
 mod people;
 mod refusals;
 mod streams;
+mod threats;

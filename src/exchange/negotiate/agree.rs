@@ -323,7 +323,7 @@ impl Exchange {
 
     /// FINALIZED: the consumer's copy is in force too. Of a foreign provider's agreement we have none: it came without
     /// a policy that could be decided by.
-    pub(super) async fn activate(&self, commit: &mut Commit, row: &NegotiationRow) -> Result<(), Refusal> {
+    pub(in crate::exchange) async fn activate(&self, commit: &mut Commit, row: &NegotiationRow) -> Result<(), Refusal> {
         if let Some((kept, mut agreement)) = self.agreement_of(row).await?
             && agreement.state == AgreementState::Pending
         {

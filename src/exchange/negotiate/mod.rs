@@ -235,7 +235,7 @@ impl Exchange {
     }
 
     /// A negotiation that moved, or of which something became known.
-    fn keep_negotiation(
+    pub(super) fn keep_negotiation(
         &self,
         commit: &mut Commit,
         kept: &Row<NegotiationRow>,
