@@ -33,12 +33,13 @@ pub struct Bundle {
     pub halves: Vec<PartnerHalf>,
 }
 
-/// An agreement with both signatures and the secret of its series.
+/// An agreement with both signatures and the secret of its series; a one-sided one has the exporter's alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExportedAgreement {
     /// By the provider.
-    pub by_provider: Jws,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_provider: Option<Jws>,
     /// By the consumer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_consumer: Option<Jws>,

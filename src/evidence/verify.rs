@@ -62,8 +62,10 @@ pub struct Verdict {
     pub receipts: usize,
     /// Log entries under the checkpoint.
     pub entries: usize,
-    /// Agreements signed by both.
+    /// Agreements that hold.
     pub agreements: usize,
+    /// Those of them that only the exporter has signed.
+    pub one_sided: usize,
     /// Halves of partners that hold.
     pub halves: usize,
     /// Participants whose keys the verifier trusts.
@@ -165,10 +167,14 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
     // the agreements
     let mut agreements: HashMap<AgreementId, Agreement> = HashMap::new();
     let mut secrets: HashMap<AgreementId, SeriesSecret> = HashMap::new();
+    let mut one_sided: HashSet<AgreementId> = HashSet::new();
     for exported in &bundle.agreements {
-        match signed_by_both(exported, &key) {
+        match signed(&bundle.exporter, exported, &key) {
             Err((place, problem)) => wrong("agreement-broken", place, problem),
-            Ok(agreement) => {
+            Ok((agreement, alone)) => {
+                if alone {
+                    one_sided.insert(agreement.id.clone());
+                }
                 secrets.insert(agreement.id.clone(), exported.series_secret.clone());
                 agreements.insert(agreement.id.clone(), agreement);
             }
@@ -218,6 +224,14 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
                 receipt.provider == agreement.provider.id && receipt.consumer.as_ref() == Some(&agreement.consumer.id);
             if !parties {
                 wrong("party-foreign", place.clone(), "its parties are not the agreement's".into());
+            }
+            // a signature that was left out doesn't make an agreement one-sided: its receipts have said so from the start
+            if receipt.one_sided != one_sided.contains(&agreement.id) {
+                wrong(
+                    "one-sided",
+                    place.clone(),
+                    "receipt and agreement differ on whether only the exporter has signed the agreement".into(),
+                );
             }
             if !may_sign(receipt.kind, &bundle.exporter, agreement) {
                 wrong("party-wrong", place.clone(), format!("`{}` is not this party's to sign", receipt.kind.as_str()));
@@ -295,6 +309,7 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         receipts: receipts.len(),
         entries: entries.len(),
         agreements: agreements.len(),
+        one_sided: one_sided.len(),
         halves: halves.len(),
         trusted,
         unproven,
@@ -320,24 +335,32 @@ fn own_keys(did: &Did, chain: &[Jws], keys: &mut HashMap<Kid, VerifyingKey>) -> 
     ends.ok_or_else(|| "no statement".to_owned())
 }
 
-fn signed_by_both(
+/// The agreement, and whether only the exporter has signed it.
+fn signed(
+    exporter: &Did,
     exported: &super::ExportedAgreement,
     key: &impl Fn(&Kid) -> Option<VerifyingKey>,
-) -> Result<Agreement, (String, String)> {
+) -> Result<(Agreement, bool), (String, String)> {
     let anonymous = |problem: String| ("an agreement".to_owned(), problem);
-    let (_, kid) = jws::peek(&exported.by_provider).map_err(|error| anonymous(error.to_string()))?;
-    let provider =
-        agreement::verify(&exported.by_provider, kid.did(), key).map_err(|error| anonymous(error.to_string()))?;
-    let agreement = provider.payload().clone();
+    let some = exported.by_provider.as_ref().or(exported.by_consumer.as_ref());
+    let some = some.ok_or_else(|| anonymous("nobody signed it".into()))?;
+    let (_, kid) = jws::peek(some).map_err(|error| anonymous(error.to_string()))?;
+    let first = agreement::verify(some, kid.did(), key).map_err(|error| anonymous(error.to_string()))?;
+    let agreement = first.payload().clone();
     let place = |problem: &str| (format!("agreement {}", agreement.id), problem.to_owned());
-    if agreement.provider.id != *kid.did() {
-        return Err(place("its provider did not sign it"));
-    }
-    let by_consumer = exported.by_consumer.as_ref().ok_or_else(|| place("its consumer did not sign it"))?;
-    let consumer =
-        agreement::verify(by_consumer, &agreement.consumer.id, key).map_err(|error| place(&error.to_string()))?;
-    if *consumer.payload() != agreement {
-        return Err(place("its parties signed different texts"));
+    for (signature, party) in
+        [(&exported.by_provider, &agreement.provider.id), (&exported.by_consumer, &agreement.consumer.id)]
+    {
+        match signature {
+            Some(signature) => {
+                let signed = agreement::verify(signature, party, key).map_err(|error| place(&error.to_string()))?;
+                if *signed.payload() != agreement {
+                    return Err(place("its parties signed different texts"));
+                }
+            }
+            None if *party == *exporter => return Err(place("the exporter itself did not sign it")),
+            None => {}
+        }
     }
     if exported.offer.sha256() != agreement.offer {
         return Err(place("the offer beside it is another"));
@@ -345,7 +368,8 @@ fn signed_by_both(
     if exported.series_secret.sha256() != agreement.series_secret_sha256 {
         return Err(place("the secret of its series is another"));
     }
-    Ok(agreement)
+    let one_sided = exported.by_provider.is_none() || exported.by_consumer.is_none();
+    Ok((agreement, one_sided))
 }
 
 /// Which party signs which kind.

@@ -47,10 +47,8 @@ impl Exchange {
             halves: Vec::new(),
         };
         for row in self.agreements().await? {
-            let (Some(by_provider), Some(by_consumer)) = (row.by_provider.clone(), row.by_consumer.clone()) else {
-                continue;
-            };
-            if only.is_some_and(|id| row.id() != id) {
+            let whole = row.one_sided || row.by_provider.is_some() && row.by_consumer.is_some();
+            if !whole || only.is_some_and(|id| row.id() != id) {
                 continue;
             }
             if let Some(peer) = self.peers.by_did(row.peer()) {
@@ -58,8 +56,8 @@ impl Exchange {
             }
             bundle.halves.extend(self.receipts.halves(row.id()).await.map_err(&unreadable)?);
             bundle.agreements.push(ExportedAgreement {
-                by_provider,
-                by_consumer: Some(by_consumer),
+                by_provider: row.by_provider,
+                by_consumer: row.by_consumer,
                 offer: row.offer,
                 series_secret: row.series_secret,
             });

@@ -111,6 +111,10 @@ fn any_receipt_that_is_changed_removed_or_moved_is_found() {
     let entries = entry["entries"].as_array_mut().unwrap();
     entries.swap(0, 1);
     assert_eq!(verify(&entry).0, 4, "entries swapped");
+    let mut alone = bundle.clone();
+    alone["agreements"][0].as_object_mut().unwrap().remove("byConsumer");
+    let (code, text) = verify(&alone);
+    assert!(code == 4 && text.contains("one-sided"), "a signature that was left out: {text}");
     let mut shorter = bundle.clone();
     shorter["entries"].as_array_mut().unwrap().pop();
     assert_eq!(verify(&shorter).0, 4, "an entry removed");

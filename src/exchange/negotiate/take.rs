@@ -222,6 +222,7 @@ impl Exchange {
         receipt.offer = Some(signed.jws.sha256());
         receipt.action = Some(Action::Negotiate.as_str().to_owned());
         receipt.authentication = Some(partner.authentication().into());
+        receipt.one_sided = partner.certificate().is_none();
         self.record_decision(&mut commit, &mut receipt, &decision);
         if decision.verdict != Verdict::Allow {
             let refusal =
