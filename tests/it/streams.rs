@@ -16,8 +16,9 @@ use std::{
 
 use counterseal::{
     cli::data_folder,
-    exchange::{FetchRequest, UseRequest},
+    exchange::{About, FetchRequest, UseRequest},
     id::AgreementId,
+    protocol::TransferState,
     receipt::Kind,
     time::SystemClock,
 };
@@ -241,6 +242,36 @@ async fn a_source_that_changes_between_two_parts_is_not_continued() {
     let refusal = fetched.unwrap_err();
     assert!(refusal.is("source-changed"), "{refusal}");
     assert_eq!((consumer.count(Kind::Acknowledged).await, provider.count(Kind::Delivered).await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspension_stops_a_running_stream_and_after_a_new_start_the_release_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (provider, consumer, agreement, wire) = behind_a_wire(folder.path()).await;
+    wire.fault(Fault::Hold(20 * MIB));
+    let transfer = async || provider.node.exchange.transfers().await.unwrap()[0].clone();
+    let (fetched, ()) = tokio::join!(consumer.fetch(wanted(&agreement)), async {
+        wire.struck().await;
+        let pid = transfer().await.pid;
+        provider.node.exchange.act(About::Transfer, pid.as_str(), "suspend", "for the night").await.unwrap();
+        wire.0.go_on.notify_one();
+    });
+    let refusal = fetched.unwrap_err();
+    assert!(refusal.is("transfer-suspended") && refusal.sentence.contains("for the night"), "{refusal}");
+    provider.node.exchange.act(About::Transfer, transfer().await.pid.as_str(), "start", "").await.unwrap();
+    for _ in 0..400 {
+        if consumer.node.exchange.transfers().await.unwrap()[0].state == TransferState::Started {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+    holds_the_source(&consumer, &provider).await;
+    assert_eq!(
+        (provider.count(Kind::Released).await, provider.count(Kind::Delivered).await),
+        (1, 1),
+        "the same release"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
