@@ -23,7 +23,8 @@
 //! - `cli`: the commands, one file each; what a terminal shows.
 //! - [`node`]: assembles a running connector from its config: listeners, tasks, graceful stop.
 //! - [`api`]: the management API: axum handlers, roles, RFC 9457 problem details.
-//! - [`exchange`]: one file a walk (publish, catalog, negotiate, transfer, fetch, use, revoke); outbox and timers.
+//! - [`exchange`]: one file a walk (pair, publish, catalog, negotiate, transfer, fetch, use, revoke, import, push); pending
+//!   actions, events, outbox and timers.
 //! - [`evidence`]: export, offline verification and matching of receipts.
 //! - [`dataplane`]: releasing and receiving bytes under a grant.
 //! - [`vault`]: what a consumer holds: sealed at rest, opened by a `use` decision, destroyed by key.
@@ -34,7 +35,7 @@
 //! - [`policy`]: Cedar schema, slices, the four verdicts, obligations and their meet.
 //! - [`protocol`]: Dataspace Protocol 2025-1 and the peer extension: wire types, state machines, routes, client.
 //! - [`receipt`]: receipts, series, the log, and the committer: the only way to write.
-//! - [`identity`]: own keys and certificates, participant statements, peers, tokens.
+//! - [`identity`]: own keys and certificates, participant statements, partners of both kinds, tokens.
 //! - [`net`]: outbound client factory, address guard, TLS accept loop.
 //! - [`store`]: `get`, `scan`, `commit`; sled inside, objects and content packs beside it.
 //! - [`crypto`]: sign, verify, seal, open, hash, canonical JSON.
