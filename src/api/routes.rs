@@ -229,6 +229,8 @@ async fn status(State(api): State<Api>) -> Answer<Value> {
         "offers": exchange.offers.all().len(),
         "agreements": agreements.len(),
         "receipts": size,
+        "pending": exchange.pending().await?.len(),
+        "plain": exchange.config.listen.plain.map(|_| &exchange.plain_url),
         "certificateEnds": certificate.not_after,
         "clock": exchange.guard.check().err(),
     })))

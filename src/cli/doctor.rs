@@ -55,10 +55,16 @@ pub fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
         }
     }
     let running = Running::load(home);
-    out.show(&json!({ "problems": problems, "running": running }), |_| {
+    // nothing wrong, but something to do
+    let waiting = Config::load(home, std::env::vars())
+        .is_ok_and(|config| Keys::rotated(home, &config.participant.did).is_ok_and(|keys| keys.is_some()));
+    out.show(&json!({ "problems": problems, "running": running, "rotationWaits": waiting }), |_| {
         let mut lines: String = problems.iter().map(|problem| format!("! {problem}\n")).collect();
         if problems.is_empty() {
             lines.push_str("nothing is wrong\n");
+        }
+        if waiting {
+            lines.push_str("a rotated key waits: it takes its place when the connector is started (again)\n");
         }
         match &running {
             Some(running) => lines.push_str(&format!("running as process {}\n", running.process)),

@@ -328,7 +328,7 @@ pub async fn status(client: &Client, out: &Output) -> anyhow::Result<()> {
     let answer = client.get("/v1/status").await?;
     out.show(&answer, |status| {
         let mut lines = format!(
-            "{} ({})\n  endpoint     {}\n  fingerprint  {}\n  peers {}, offers {}, agreements {}, receipts {}\n  certificate  until {}\n",
+            "{} ({})\n  endpoint     {}\n  fingerprint  {}\n  peers {}, offers {}, agreements {}, receipts {}, waiting for a person {}\n  certificate  until {}\n",
             text(status, "did"),
             text(status, "name"),
             text(status, "endpoint"),
@@ -337,6 +337,7 @@ pub async fn status(client: &Client, out: &Output) -> anyhow::Result<()> {
             text(status, "offers"),
             text(status, "agreements"),
             text(status, "receipts"),
+            text(status, "pending"),
             text(status, "certificateEnds"),
         );
         if let Some(problem) = status["clock"]["sentence"].as_str() {
