@@ -397,6 +397,10 @@ mod tests {
         assert!(error.contains("listen.management = 0.0.0.0:1"), "{error}");
         let error = load(&format!("{MINIMAL}[listen]\npublic_url = \"http://x\"\n"), &[]).unwrap_err().to_string();
         assert!(error.contains("https"), "{error}");
+        let plain = format!("{MINIMAL}[listen]\nplain = \"0.0.0.0:1\"\n");
+        let error = load(&plain, &[]).unwrap_err().to_string();
+        assert!(error.contains("listen.plain = 0.0.0.0:1") && error.contains("behind_proxy"), "{error}");
+        assert!(load(&format!("{plain}behind_proxy = true\n"), &[]).is_ok());
         assert!(load("x = ", &[]).is_err());
     }
 }
