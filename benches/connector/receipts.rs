@@ -30,7 +30,7 @@ pub fn receipts() {
     let kid = Kid::of(&did, KeyRole::Signing, &key.public());
     let (signed, bytes) = runtime.block_on(async {
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&folder.path().join("signed")).expect("a store"));
-        let signer = LogSigner { origin: format!("{did}/log/1"), key: SigningKey::from_seed([1; 32]) };
+        let signer = LogSigner { did: did.clone(), key: SigningKey::from_seed([1; 32]) };
         let committer = Committer::start(store, signer, vec![]).await.expect("a committer");
         let begun = Instant::now();
         let writers: Vec<_> = (0..WRITERS)

@@ -22,12 +22,13 @@ use crate::{
     api::{Api, Problem, events, processes},
     error::Refusal,
     evidence,
-    exchange::{CopyView, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
+    exchange::{CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReceiptId, ReleaseId},
     identity::Attributes,
     offer::Approval,
     protocol::message::{Address, HTTP_PULL},
     receipt::{Filter, Kind, Stored},
+    time::Timestamp,
 };
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
@@ -233,7 +234,27 @@ async fn status(State(api): State<Api>) -> Answer<Value> {
         "plain": exchange.config.listen.plain.map(|_| &exchange.plain_url),
         "certificateEnds": certificate.not_after,
         "clock": exchange.guard.check().err(),
+        "log": log_view(exchange).await?,
+        "alarms": exchange.alarms().await?,
     })))
+}
+
+/// Our log's newest checkpoint, and how far each partner has cosigned it.
+async fn log_view(exchange: &Exchange) -> Result<Value, Problem> {
+    let checkpoint = exchange.log.checkpoint().await.map_err(unreadable)?;
+    let witnesses: Vec<Value> = exchange
+        .witnessed()
+        .await?
+        .into_iter()
+        .map(|(peer, size)| json!({ "peer": peer, "cosigned": size, "seen": exchange.witnesses.newest(&peer) }))
+        .collect();
+    Ok(json!({
+        "origin": checkpoint.as_ref().map(|(checkpoint, _)| &checkpoint.origin),
+        "size": checkpoint.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
+        "root": checkpoint.as_ref().map(|(checkpoint, _)| checkpoint.root),
+        "behind": exchange.behind.check().err(),
+        "witnesses": witnesses,
+    }))
 }
 
 async fn invitation(State(api): State<Api>) -> Answer<Value> {
@@ -386,7 +407,11 @@ async fn use_copy(State(api): State<Api>, body: Bytes) -> Result<Response, Probl
 #[derive(Deserialize)]
 struct Which {
     agreement: Option<String>,
+    peer: Option<String>,
     kind: Option<Kind>,
+    verdict: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
     #[serde(default)]
     from: u64,
     #[serde(default = "page")]
@@ -395,6 +420,19 @@ struct Which {
 
 fn page() -> usize {
     100
+}
+
+impl Which {
+    fn filter(&self) -> Result<Filter, Problem> {
+        Ok(Filter {
+            agreement: self.agreement.as_deref().map(id::<AgreementId>).transpose()?,
+            peer: self.peer.as_deref().map(id::<ParticipantId>).transpose()?,
+            kind: self.kind,
+            verdict: self.verdict.clone(),
+            since: self.since,
+            until: self.until,
+        })
+    }
 }
 
 fn receipt_view(stored: &Stored) -> Value {
@@ -407,8 +445,7 @@ fn receipt_view(stored: &Stored) -> Value {
 }
 
 async fn receipts(State(api): State<Api>, Query(which): Query<Which>) -> Answer<Vec<Value>> {
-    let agreement = which.agreement.as_deref().map(id::<AgreementId>).transpose()?;
-    let filter = Filter { agreement, kind: which.kind };
+    let filter = which.filter()?;
     let found = api.exchange.receipts.list(&filter, which.from, which.limit.min(1000)).await.map_err(unreadable)?;
     Ok(Json(found.iter().map(receipt_view).collect()))
 }

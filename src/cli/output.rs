@@ -1,6 +1,6 @@
 //! What a terminal shows.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
 
@@ -45,6 +45,12 @@ pub fn plain(text: &str) -> String {
             c => c,
         })
         .collect()
+}
+
+/// What must not be overlooked: red, where a terminal shows colours (<https://no-color.org>).
+pub fn alarming(line: &str) -> String {
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if colours { format!("\x1b[1;31m{}\x1b[0m\n", line.trim_end_matches('\n')) } else { line.to_owned() }
 }
 
 /// A member of a JSON object as text.

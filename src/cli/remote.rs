@@ -10,7 +10,7 @@ use crate::{
     api::{AddPeer, NegotiateBody, PublishBody, ReasonBody},
     cli::{
         client::{Client, absolute, connect, connect_as, segment},
-        output::{Output, plain, rows, text},
+        output::{Output, alarming, plain, rows, text},
         pending::{self, AddToken},
     },
     id::{AgreementId, DatasetId, OfferId, ParticipantId, ReleaseId},
@@ -341,7 +341,23 @@ pub async fn status(client: &Client, out: &Output) -> anyhow::Result<()> {
             text(status, "certificateEnds"),
         );
         if let Some(problem) = status["clock"]["sentence"].as_str() {
-            lines.push_str(&format!("  ! {problem}\n"));
+            lines.push_str(&alarming(&format!("  ! {problem}\n")));
+        }
+        if let Some(problem) = status["log"]["behind"]["sentence"].as_str() {
+            lines.push_str(&alarming(&format!("  ! {problem}\n")));
+        }
+        for witness in status["log"]["witnesses"].as_array().into_iter().flatten() {
+            lines.push_str(&format!(
+                "  witness      {} has cosigned {} of {} entries\n",
+                text(witness, "peer"),
+                text(witness, "cosigned"),
+                text(&status["log"], "size")
+            ));
+        }
+        for alarm in status["alarms"].as_array().into_iter().flatten() {
+            let proven = if alarm["proven"] == true { "" } else { " (unproven)" };
+            let line = format!("  ! ALARM {}{proven}: {} [{}]\n", text(alarm, "at"), text(alarm, "sentence"), text(alarm, "code"));
+            lines.push_str(&alarming(&line));
         }
         lines
     });

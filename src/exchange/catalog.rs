@@ -20,7 +20,7 @@ use crate::{
     offer::{self, LiveOffer, Offer, Sealing, SignedOffer},
     policy::{Action, ContextFact, Verdict},
     protocol::{
-        Answer, Ask, BASE, CatalogPage, ProtocolError, VERSION, VERSION_PATH, ask,
+        Answer, Ask, BASE, CatalogPage, JSON, ProtocolError, VERSION, VERSION_PATH, ask,
         message::{self, Address, Catalog, CatalogRequest, Dataset, HTTP_PUSH, VersionResponse},
         outgoing,
     },
@@ -292,6 +292,7 @@ impl Exchange {
             method,
             url,
             authorization: authorization.as_deref().map(String::as_str),
+            content_type: JSON,
             body,
             limit: MAX_ANSWER,
             timeout: PATIENCE,
@@ -321,7 +322,8 @@ impl Exchange {
         body: Option<&[u8]>,
     ) -> Result<Answer, Refusal> {
         let client = self.clients.client_for(&peer.target(), url).map_err(refuse("peer-address"))?;
-        let question = Ask { method, url, authorization, body, limit: MAX_ANSWER, timeout: PATIENCE };
+        let question =
+            Ask { method, url, authorization, content_type: JSON, body, limit: MAX_ANSWER, timeout: PATIENCE };
         ask(&client, question).await.map_err(|problem| {
             Refusal::new("peer-unreachable", format!("`{}` could not be asked at {url}: {problem}", peer.did))
         })

@@ -86,7 +86,7 @@ impl Exchange {
         );
     }
 
-    fn announce(&self, commit: &mut Commit, kind: &str, subject: &str, data: Value) {
+    pub(super) fn announce(&self, commit: &mut Commit, kind: &str, subject: &str, data: Value) {
         let mut event = Map::new();
         for (name, value) in [
             ("specversion", json!("1.0")),

@@ -15,7 +15,15 @@ use crate::{
     },
     dataplane::receive,
     error::Refusal,
-    exchange::{Exchange, catalog::PATIENCE, outbox::Draft, refuse, release::KEY_CTY, rows::About},
+    exchange::{
+        Exchange,
+        catalog::PATIENCE,
+        halves::{CheckedHalf, unplaced},
+        outbox::Draft,
+        refuse,
+        release::KEY_CTY,
+        rows::About,
+    },
     id::{AgreementId, CopyId, ReleaseId, RequestId, Sha256},
     identity::Peer,
     offer::Approval,
@@ -26,7 +34,7 @@ use crate::{
         },
         message,
     },
-    receipt::{Commit, Kind, PartnerHalf, Payload, Receipt, Row, list, read},
+    receipt::{Commit, Kind, Payload, Receipt, Row, list, read},
     vault::{self, CopyRow, CopyState},
 };
 
@@ -138,19 +146,20 @@ impl Exchange {
                 Err(refusal) if copy.value().release.is_none() => return self.abandon(copy, refusal).await,
                 Err(refusal) => return Err(refusal),
             };
-            let released = self.check_released(&agreement, &peer, &answer)?;
+            let half = self.check_released(&agreement, &peer, &answer).await?;
+            let released = half.receipt.clone();
             tell(FetchEvent::Released {
                 release: answer.release.clone(),
-                receipt: answer.receipt.sha256(),
-                number: answer.number,
+                receipt: answer.released.receipt.sha256(),
+                number: answer.released.number,
                 length: answer.length,
             });
             let mut row = copy.value().clone();
             row.release = Some(answer.release.clone());
-            row.released = Some(answer.receipt.clone());
+            row.released = Some(answer.released.receipt.clone());
             row.stream = Some(answer.stream.clone());
             let mut commit = Commit::new();
-            commit.half(half(&agreement, Kind::Released, answer.receipt.clone(), Some(answer.number)));
+            self.keep_half(&mut commit, &half)?;
             copy = self.keep(copy, row, commit).await?;
             self.vault.room_for(answer.length).map_err(refuse("disk-full"))?;
 
@@ -172,7 +181,7 @@ impl Exchange {
                 tell(FetchEvent::Sealed { copy: copy.value().id.clone() });
                 return Ok(());
             }
-            copy = self.acknowledge(copy, &agreement, &answer.receipt, &released).await?;
+            copy = self.acknowledge(copy, &agreement, &answer.released.receipt, &released).await?;
         }
         let bytes = copy.value().segments.iter().map(|segment| segment.bytes).sum();
         let answer = self.send_acknowledgement(&peer, copy.value()).await?;
@@ -248,22 +257,21 @@ impl Exchange {
     }
 
     /// The provider's receipt says what we asked for, and commits it to a key.
-    fn check_released(
+    async fn check_released(
         &self,
         agreement: &AgreementRow,
         peer: &Peer,
         answer: &ReleaseAnswer,
-    ) -> Result<Receipt, Refusal> {
-        let receipt = crate::receipt::verify(&answer.receipt, &peer.did, |kid| self.peers.current_key(kid))
-            .map_err(refuse("receipt-signature"))?
-            .into_payload();
-        let fits = receipt.kind == Kind::Released
-            && receipt.agreement.as_ref() == Some(agreement.id())
-            && receipt.consumer == Some(self.us.clone().into())
+    ) -> Result<CheckedHalf, Refusal> {
+        let half = self
+            .check_half(agreement, peer, &[Kind::Released], &answer.released, |kid| self.peers.current_key(kid))
+            .await?;
+        let receipt = &half.receipt;
+        let fits = receipt.consumer == Some(self.us.clone().into())
             && receipt.release.as_ref() == Some(&answer.release)
             && receipt.key_sha256.is_some();
         if fits {
-            Ok(receipt)
+            Ok(half)
         } else {
             Err(Refusal::new("receipt-mismatch", "the provider's `released` receipt is not of what was asked for"))
         }
@@ -313,10 +321,8 @@ impl Exchange {
         else {
             return Err(Refusal::new("internal", "nothing to acknowledge"));
         };
-        let number =
-            self.receipts.by_sha256(&receipt.sha256()).await.map_err(refuse("store-unreadable"))?.map(|own| own.number);
-        let body =
-            AcknowledgementRequest { acknowledgement: acknowledgement.clone(), receipt: receipt.clone(), number };
+        let acknowledged = self.logged(receipt).await?;
+        let body = AcknowledgementRequest { acknowledgement: acknowledgement.clone(), acknowledged };
         let body = serde_json::to_vec(&body).map_err(refuse("internal"))?;
         let url = format!("{}{BASE}{}", peer.statement.endpoints.dsp, extension::acknowledgement_path(release));
         let mut pause = Duration::from_millis(100);
@@ -341,15 +347,15 @@ impl Exchange {
         answer: KeyAnswer,
     ) -> Result<Held, Refusal> {
         let mut row = copy.value().clone();
-        let delivered = crate::receipt::verify(&answer.delivered, &peer.did, |kid| self.peers.current_key(kid))
-            .map_err(refuse("receipt-signature"))?;
-        let promised = delivered.payload().key_sha256;
+        let delivered = self
+            .check_half(agreement, peer, &[Kind::Delivered], &answer.delivered, |kid| self.peers.current_key(kid))
+            .await?;
+        let promised = delivered.receipt.key_sha256;
         let released = row
             .released
             .as_ref()
             .and_then(|jws| crate::receipt::verify(jws, &peer.did, |kid| self.peers.verifying_key(kid)).ok());
-        if delivered.payload().kind != Kind::Delivered
-            || delivered.payload().refers != row.acknowledgement.as_ref().map(Jws::sha256)
+        if delivered.receipt.refers != row.acknowledgement.as_ref().map(Jws::sha256)
             || promised.is_none()
             || promised != released.and_then(|receipt| receipt.payload().key_sha256)
         {
@@ -397,13 +403,14 @@ impl Exchange {
         let mut own = self.receipt(kind, Some(agreement));
         own.transfer = Some(row.transfer.clone());
         own.release.clone_from(&row.release);
-        own.refers = Some(answer.delivered.sha256());
+        own.refers = Some(answer.delivered.receipt.sha256());
         own.key_sha256 = promised;
         own.reason = reason;
         let outcome = self.agreement_receipt(&mut commit, agreement, own)?;
-        commit.half(half(agreement, Kind::Delivered, answer.delivered, None));
+        self.keep_half(&mut commit, &delivered)?;
         if let Some(release) = &row.release {
-            let body = serde_json::to_value(OutcomeRequest { outcome, number: None }).map_err(refuse("internal"))?;
+            let body =
+                serde_json::to_value(OutcomeRequest { outcome: unplaced(outcome) }).map_err(refuse("internal"))?;
             self.letter(
                 &mut commit,
                 Draft {
@@ -458,10 +465,6 @@ impl Held {
     pub(super) const fn value(&self) -> &CopyRow {
         &self.value
     }
-}
-
-fn half(agreement: &AgreementRow, kind: Kind, jws: Jws, number: Option<u64>) -> PartnerHalf {
-    PartnerHalf { agreement: agreement.id().clone(), kind: kind.as_str().to_owned(), jws, index: None, number }
 }
 
 /// An answer of the extension's, or its refusal.

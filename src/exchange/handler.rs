@@ -13,7 +13,7 @@ use crate::{
         Caller, CatalogPage, Handler, Incoming, Party, ProtocolError,
         extension::{
             AcknowledgementRequest, HalvesRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
-            StatementRequest, StatusAnswer,
+            StatementRequest, StatusAnswer, Witnessing,
         },
         message::{CatalogRequest, ContractNegotiation, Dataset, NegotiationMessage, TransferMessage, TransferProcess},
     },
@@ -107,13 +107,13 @@ impl Handler for Exchange {
         release: &ReleaseId,
         body: AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
-        self.certified(caller)?;
-        self.take_acknowledgement(&caller.participant, release, body).await
+        let peer = self.certified(caller)?;
+        self.take_acknowledgement(&peer, release, body).await
     }
 
     async fn outcome(&self, caller: &Caller, release: &ReleaseId, body: OutcomeRequest) -> Result<(), Refusal> {
-        self.certified(caller)?;
-        self.take_outcome(&caller.participant, release, body).await
+        let peer = self.certified(caller)?;
+        self.take_outcome(&peer, release, body).await
     }
 
     async fn status(&self, caller: &Caller, agreement: &AgreementId) -> Result<StatusAnswer, Refusal> {
@@ -123,11 +123,20 @@ impl Handler for Exchange {
 
     async fn halves(&self, caller: &Caller, body: HalvesRequest) -> Result<(), Refusal> {
         let peer = self.certified(caller)?;
-        self.take_halves(&peer.did, body).await
+        self.take_halves(&peer, body).await
     }
 
     async fn statement(&self, caller: &Caller, body: StatementRequest) -> Result<(), Refusal> {
         let peer = self.certified(caller)?;
         self.take_statement(&peer, &body.statement).await
+    }
+
+    async fn add_checkpoint(&self, caller: &Caller, body: &str) -> Result<Witnessing, Refusal> {
+        let peer = self.certified(caller)?;
+        self.take_checkpoint(&peer, body).await
+    }
+
+    async fn log_file(&self, epoch: u64, path: &str) -> Result<Vec<u8>, Refusal> {
+        self.own_log_file(epoch, path).await
     }
 }

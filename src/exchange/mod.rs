@@ -12,6 +12,7 @@ mod events;
 mod export;
 mod fetch;
 mod foreign;
+mod halves;
 mod handler;
 mod import;
 mod inquire;
@@ -30,6 +31,7 @@ mod timer;
 mod transfer;
 mod use_copy;
 mod webhook;
+mod witness;
 
 mod refusals;
 #[cfg(test)]
@@ -63,8 +65,8 @@ use crate::{
     policy::{Decision, Slice},
     protocol::{BASE, message::Address},
     receipt::{
-        Commit, CommitError, Committed, Committer, DecisionRecord, Kind, NewReceipt, Receipt, Receipts, Row, SeriesKey,
-        read,
+        Commit, CommitError, Committed, Committer, DecisionRecord, Kind, Log, NewReceipt, Receipt, Receipts, Row,
+        SeriesKey, read,
     },
     source::Roots,
     store::Store,
@@ -91,6 +93,7 @@ pub use self::{
     transfer::{TransferAction, TransferView},
     use_copy::{CopyView, UseRequest, Used},
     webhook::Webhook,
+    witness::{Alarm, Behind, Cosigned, SEEN, WitnessClient, Witnesses},
 };
 
 /// How often a walk starts over when other commits were faster.
@@ -112,6 +115,12 @@ pub struct Parts {
     pub committer: Committer,
     /// Receipts.
     pub receipts: Receipts,
+    /// Our log, as others see it.
+    pub log: Log,
+    /// What partners witness of it, and we of theirs.
+    pub witnesses: Arc<Witnesses>,
+    /// Whether partners know more of it than we do.
+    pub behind: Behind,
     /// Our root as foreign connectors reach it: the plain listener's, if there is one.
     pub plain_url: String,
     /// Partners, in memory.
@@ -222,6 +231,7 @@ impl Exchange {
             receipt.one_sided = row.one_sided;
             receipt.agreement = Some(row.id().clone());
             receipt.offer = Some(row.agreement.offer);
+            receipt.peer_checkpoint = self.witnesses.newest(row.peer());
         }
         receipt
     }
@@ -271,6 +281,12 @@ impl Exchange {
         let mut bytes = salt.to_vec();
         bytes.extend_from_slice(content);
         commit.content(rows::content_key(&receipt.id, name), bytes);
+    }
+
+    /// Nothing is decided while the wall clock, or the log itself, can't be relied on.
+    fn may_decide(&self) -> Result<(), Refusal> {
+        self.behind.check()?;
+        self.guard.check()
     }
 
     /// One commit; a lost race comes back as [`conflict`].

@@ -219,7 +219,7 @@ impl Outbox {
             Ok(client) => client,
             Err(error) => return Delivery::NotYet(error.to_string()),
         };
-        let body = match self.exchange.letter_body(letter) {
+        let body = match self.exchange.letter_body(letter).await {
             Ok(body) => body,
             Err(refusal) => return Delivery::Refused { status: 500, code: refusal.code, reason: refusal.sentence },
         };
@@ -286,8 +286,11 @@ impl Exchange {
         self.commit(commit).await.map(|_| ())
     }
 
-    pub(super) fn letter_body(&self, letter: &Letter) -> Result<String, Refusal> {
+    pub(super) async fn letter_body(&self, letter: &Letter) -> Result<String, Refusal> {
         let mut body = letter.body.clone();
+        if letter.about == About::Notice {
+            self.complete_halves(&mut body).await?;
+        }
         if let Some(spec) = &letter.token {
             let token = self.token(spec, &letter.peer)?;
             for property in body["dataAddress"]["endpointProperties"].as_array_mut().into_iter().flatten() {

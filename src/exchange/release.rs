@@ -15,6 +15,7 @@ use crate::{
     error::Refusal,
     exchange::{Exchange, address, refuse, retry},
     id::{ParticipantId, ReleaseId},
+    identity::Peer,
     offer::Offer,
     policy::{Action, Decision, Verdict},
     protocol::{
@@ -69,7 +70,8 @@ impl Exchange {
         if agreement.ours != Party::Provider || agreement.peer() != peer {
             return Err(Refusal::new("agreement-unknown", "the transfer's agreement is not this participant's"));
         }
-        self.guard.check()?;
+        self.checked_by(peer).await?;
+        self.may_decide()?;
         let now = self.clock.now();
         let standing = agreement.in_force(now).and_then(|()| no_open_release(&agreement));
         if let Err(refusal) = standing {
@@ -161,15 +163,8 @@ impl Exchange {
     }
 
     async fn release_answer(&self, row: &ReleaseRow) -> Result<ReleaseAnswer, Refusal> {
-        let placed = self
-            .receipts
-            .by_sha256(&row.released.sha256())
-            .await
-            .map_err(refuse("store-unreadable"))?
-            .ok_or_else(|| Refusal::new("receipt-missing", "the release's receipt can't be found"))?;
         Ok(ReleaseAnswer {
-            receipt: row.released.clone(),
-            number: placed.number,
+            released: self.logged(&row.released).await?,
             release: row.id.clone(),
             stream: format!("{}/2025-1/counterseal/v1/releases/{}/stream", self.base_url, row.id),
             deadline: row.deadline,
@@ -205,7 +200,7 @@ impl Exchange {
     /// `POST releases/{id}/acknowledgement`: against our own rows; then `delivered`, and the key. Idempotent.
     pub(super) async fn take_acknowledgement(
         &self,
-        peer: &ParticipantId,
+        peer: &Peer,
         id: &ReleaseId,
         request: AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
@@ -214,10 +209,11 @@ impl Exchange {
 
     async fn acknowledge_once(
         &self,
-        peer: &ParticipantId,
+        partner: &Peer,
         id: &ReleaseId,
         request: &AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
+        let peer: &ParticipantId = &partner.did.clone().into();
         let (row, release) = self.release_row(peer, id).await?;
         let acknowledgement =
             jws::verify::<Acknowledgement>(&request.acknowledgement, Typ::Acknowledgement, peer, |kid| {
@@ -228,7 +224,7 @@ impl Exchange {
         let body = acknowledgement.payload();
         if let Some(delivered) = &release.delivered {
             return if delivered.acknowledgement == sha256 {
-                self.key_answer(&release, delivered)
+                self.key_answer(&release, delivered).await
             } else {
                 Err(Refusal::new("release-closed", "this release was acknowledged otherwise before"))
             };
@@ -239,11 +235,14 @@ impl Exchange {
                 "the acknowledgement names another release, or another receipt, than this one",
             ));
         }
-        let half = jws::verify::<Receipt>(&request.receipt, Typ::Receipt, peer, |kid| self.peers.current_key(kid))
-            .map_err(refuse("acknowledgement-signature"))?;
-        if half.payload().kind != Kind::Acknowledged
-            || half.payload().refers != Some(release.released.sha256())
-            || half.payload().payload.as_ref().is_none_or(|payload| payload.segments != body.segments)
+        let (agreement_row, agreement) = self.agreement(&release.agreement).await?;
+        let half = self
+            .check_half(&agreement, partner, &[Kind::Acknowledged], &request.acknowledged, |kid| {
+                self.peers.current_key(kid)
+            })
+            .await?;
+        if half.receipt.refers != Some(release.released.sha256())
+            || half.receipt.payload.as_ref().is_none_or(|payload| payload.segments != body.segments)
         {
             return Err(Refusal::new(
                 "acknowledgement-mismatch",
@@ -257,7 +256,6 @@ impl Exchange {
             .filter_map(|row| row.value)
             .collect();
         check_segments(&sent, &body.segments)?;
-        let (agreement_row, agreement) = self.agreement(&release.agreement).await?;
         // revocation ends a release that is under way: the key stays here
         agreement.in_force(self.clock.now())?;
 
@@ -278,19 +276,13 @@ impl Exchange {
             segments: body.segments.clone(),
         });
         let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
-        commit.half(PartnerHalf {
-            agreement: release.agreement.clone(),
-            kind: Kind::Acknowledged.as_str().to_owned(),
-            jws: request.receipt.clone(),
-            index: None,
-            number: request.number,
-        });
+        self.keep_half(&mut commit, &half)?;
         commit.half(PartnerHalf {
             agreement: release.agreement.clone(),
             kind: "acknowledgement".into(),
             jws: request.acknowledgement.clone(),
-            index: None,
             number: None,
+            proof: None,
         });
         let mut next = release.clone();
         next.state = ReleaseState::Delivered;
@@ -310,45 +302,46 @@ impl Exchange {
         self.commit(commit).await?;
         self.dataplane.forget(id);
         match &next.delivered {
-            Some(delivered) => self.key_answer(&next, delivered),
+            Some(delivered) => self.key_answer(&next, delivered).await,
             None => Err(no_reason()),
         }
     }
 
-    fn key_answer(&self, release: &ReleaseRow, delivered: &crate::dataplane::Delivered) -> Result<KeyAnswer, Refusal> {
+    async fn key_answer(
+        &self,
+        release: &ReleaseRow,
+        delivered: &crate::dataplane::Delivered,
+    ) -> Result<KeyAnswer, Refusal> {
         let keying = release.keying(&self.keys.release);
         let kid = format!("one-time-{}", &sha256(delivered.one_time_key.bytes()).to_string()[..16]);
         let key = jwe::seal(&delivered.one_time_key, &kid, KEY_CTY, keying.bytes(), &*self.random)
             .map_err(refuse("internal"))?;
-        Ok(KeyAnswer { delivered: delivered.receipt.clone(), key })
+        Ok(KeyAnswer { delivered: self.logged(&delivered.receipt).await?, key })
     }
 
     /// `POST releases/{id}/outcome`: the consumer's `opened` or `disputed`, kept beside ours.
     pub(super) async fn take_outcome(
         &self,
-        peer: &ParticipantId,
+        peer: &Peer,
         id: &ReleaseId,
         request: OutcomeRequest,
     ) -> Result<(), Refusal> {
-        let (_, release) = self.release_row(peer, id).await?;
-        let half = jws::verify::<Receipt>(&request.outcome, Typ::Receipt, peer, |kid| self.peers.verifying_key(kid))
-            .map_err(refuse("outcome-signature"))?;
-        let receipt = half.payload();
+        retry!(self.outcome_once(peer, id, &request))
+    }
+
+    async fn outcome_once(&self, peer: &Peer, id: &ReleaseId, request: &OutcomeRequest) -> Result<(), Refusal> {
+        let (_, release) = self.release_row(&peer.did.clone().into(), id).await?;
+        let (_, agreement) = self.agreement(&release.agreement).await?;
+        let kinds = [Kind::Opened, Kind::Disputed];
+        let half =
+            self.check_half(&agreement, peer, &kinds, &request.outcome, |kid| self.peers.verifying_key(kid)).await?;
+        let receipt = &half.receipt;
         let delivered = release.delivered.as_ref().map(|delivered| delivered.receipt.sha256());
-        if !matches!(receipt.kind, Kind::Opened | Kind::Disputed)
-            || receipt.refers.is_none()
-            || receipt.refers != delivered
-        {
+        if receipt.refers.is_none() || receipt.refers != delivered {
             return Err(Refusal::new("outcome-mismatch", "the outcome is not of this release's delivery"));
         }
         let mut commit = Commit::new();
-        commit.half(PartnerHalf {
-            agreement: release.agreement.clone(),
-            kind: receipt.kind.as_str().to_owned(),
-            jws: request.outcome,
-            index: None,
-            number: request.number,
-        });
+        self.keep_half(&mut commit, &half)?;
         self.commit(commit).await.map(|_| ())
     }
 

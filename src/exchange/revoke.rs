@@ -1,20 +1,23 @@
 //! Revoke: a provider ends an agreement; a consumer that learns of it destroys its keys.
 
 use crate::{
-    agreement::{AgreementState, Status},
-    crypto::jws::{self, Typ},
+    agreement::{AgreementRow, AgreementState, Status},
+    crypto::jws::{self, Kid, Typ},
     error::Refusal,
     exchange::{Exchange, open::Process, refuse, retry, rows::About, use_copy::consumes},
     id::{AgreementId, Did, Pid},
     identity::{Peer, PeerState},
     protocol::{
         Party,
-        extension::{HalvesRequest, StatusAnswer},
+        extension::{Half, HalvesRequest, StatusAnswer},
     },
-    receipt::{Commit, Kind, PartnerHalf, read},
+    receipt::{Commit, Kind, Receipt, read},
     vault::{CopyRow, CopyState},
 };
 use std::time::Duration;
+
+/// Kinds whose halves are sent on their own.
+const TOLD: &[Kind] = &[Kind::Used, Kind::Deleted, Kind::Revoked];
 
 impl Exchange {
     // === the provider ===
@@ -109,31 +112,17 @@ impl Exchange {
     // === halves, and what they tell ===
 
     /// Keeps the partner's halves; a `revoked` by the provider ends the agreement here.
-    pub(super) async fn take_halves(&self, peer: &Did, body: HalvesRequest) -> Result<(), Refusal> {
+    pub(super) async fn take_halves(&self, peer: &Peer, body: HalvesRequest) -> Result<(), Refusal> {
         for half in body.halves {
             let unknown = || Refusal::new("agreement-unknown", "there is no such agreement with this participant");
             let (_, agreement) = self
                 .agreement(&half.agreement)
                 .await
                 .map_err(|refusal| if refusal.is("agreement-unknown") { unknown() } else { refusal })?;
-            if agreement.peer() != peer {
+            if *agreement.peer() != peer.did {
                 return Err(unknown());
             }
-            let receipt = crate::receipt::verify(&half.jws, peer, |kid| self.peers.verifying_key(kid))
-                .map_err(refuse("receipt-signature"))?
-                .into_payload();
-            if receipt.agreement.as_ref() != Some(&half.agreement) || receipt.kind.as_str() != half.kind {
-                return Err(Refusal::new("receipt-mismatch", "the receipt is not what it is said to be"));
-            }
-            let mut commit = Commit::new();
-            commit.half(PartnerHalf {
-                agreement: half.agreement.clone(),
-                kind: half.kind,
-                jws: half.jws,
-                index: half.index,
-                number: half.number,
-            });
-            self.commit(commit).await?;
+            let receipt = retry!(self.take_half(&agreement, peer, &half))?;
             if receipt.kind == Kind::Revoked && consumes(&agreement) {
                 let why =
                     receipt.reason.unwrap_or_else(|| Refusal::new("agreement-revoked", "the provider gave no reason"));
@@ -142,6 +131,18 @@ impl Exchange {
         }
         self.post();
         Ok(())
+    }
+
+    async fn take_half(&self, agreement: &AgreementRow, peer: &Peer, half: &Half) -> Result<Receipt, Refusal> {
+        let key = |kid: &Kid| self.peers.verifying_key(kid);
+        let checked = self.check_half(agreement, peer, TOLD, &half.logged, key).await?;
+        if checked.receipt.kind.as_str() != half.kind {
+            return Err(Refusal::new("receipt-mismatch", "the receipt is not what it is said to be"));
+        }
+        let mut commit = Commit::new();
+        self.keep_half(&mut commit, &checked)?;
+        self.commit(commit).await?;
+        Ok(checked.receipt)
     }
 
     /// The consumer knows: nothing is used any more, and the keys of its copies are destroyed.

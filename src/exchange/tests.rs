@@ -22,7 +22,7 @@ use crate::{
         self, Caller, Delivery, NegotiationState,
         message::{CatalogRequest, MessageOffer, Rules},
     },
-    receipt::{Filter, LogSigner, Mirror, list, replay},
+    receipt::{Filter, Log, LogSigner, Mirror, list, replay},
     source::Roots,
     store::{Batch, MemoryStore},
     time::{ManualClock, Timestamp},
@@ -95,10 +95,8 @@ impl Home {
             replay(&*store, prefix, &*mirrors[mirror]).await.unwrap();
         }
         let dynamic: Arc<dyn Store> = store.clone();
-        let signer = LogSigner {
-            origin: format!("{}/log/1", self.did),
-            key: crate::crypto::SigningKey::from_seed(*self.keys.log.seed()),
-        };
+        let signer =
+            LogSigner { did: self.did.clone(), key: crate::crypto::SigningKey::from_seed(*self.keys.log.seed()) };
         let committer = Committer::start(dynamic.clone(), signer, mirrors).await.unwrap();
         let home = self.folder.path().join("home");
         let roots = Arc::new(Roots::new(vec![self.folder.path().join("data")], &home).unwrap());
@@ -121,7 +119,10 @@ impl Home {
             base_url,
             clients: Arc::new(Clients::guarded(self.keys.tls.clone(), AddressGuard::default())),
             keys: self.keys.clone(),
-            receipts: Receipts::new(dynamic.clone()),
+            receipts: Receipts::new(dynamic.clone(), self.did.clone()),
+            log: Log::new(dynamic.clone()),
+            witnesses: Arc::default(),
+            behind: Behind::default(),
             store: dynamic,
             committer,
             peers,
@@ -269,7 +270,7 @@ impl<'a> World<'a> {
 
     /// Hands a message to the other side, through its routes.
     async fn arrive(&self, from: usize, letter: &Letter) -> Delivery {
-        let body = self.sides[from].exchange.letter_body(letter).unwrap();
+        let body = self.sides[from].exchange.letter_body(letter).await.unwrap();
         let path = letter.url.splitn(4, '/').nth(3).unwrap();
         let mut request = Request::post(format!("/{path}")).body(Body::from(body)).unwrap();
         request.extensions_mut().insert(Caller {
@@ -409,7 +410,7 @@ impl<'a> World<'a> {
             // no receipt without its state change, or the other way round
             let agreements = exchange.agreements().await.unwrap();
             let count = async |kind| {
-                let filter = Filter { agreement: None, kind: Some(kind) };
+                let filter = Filter { kind: Some(kind), ..Filter::default() };
                 exchange.receipts.list(&filter, 0, 100).await.unwrap()
             };
             let agreed = count(Kind::Agreed).await.len();

@@ -10,7 +10,7 @@ use crate::{
     agreement::{AgreementRow, AgreementState, KnownStatus, Question, Status, decide, principal_of_party},
     crypto::jws::{self, Typ},
     error::Refusal,
-    exchange::{Exchange, fetch::parsed, outbox::Draft, refuse, retry, rows::About},
+    exchange::{Exchange, fetch::parsed, halves::unplaced, outbox::Draft, refuse, retry, rows::About},
     id::{AgreementId, CopyId, DatasetId, Pid},
     policy::{Action, UseAction, Verdict},
     protocol::{
@@ -101,7 +101,7 @@ impl Exchange {
     }
 
     async fn use_once(&self, copy: &CopyRow, action: UseAction, request: &UseRequest) -> Result<u64, Refusal> {
-        self.guard.check()?;
+        self.may_decide()?;
         let (_, agreement) = self.agreement(&copy.agreement).await?;
         if agreement.state == AgreementState::Active && !agreement.status_is_fresh(self.clock.now()) {
             self.refresh_status(&copy.agreement).await?;
@@ -245,8 +245,7 @@ impl Exchange {
         jws: jws::Jws,
     ) -> Result<(), Refusal> {
         let Some(peer) = self.peers.by_did(agreement.peer()) else { return Ok(()) };
-        let half =
-            Half { agreement: agreement.id().clone(), kind: kind.as_str().to_owned(), jws, index: None, number: None };
+        let half = Half { agreement: agreement.id().clone(), kind: kind.as_str().to_owned(), logged: unplaced(jws) };
         let body = serde_json::to_value(HalvesRequest { halves: vec![half] }).map_err(refuse("internal"))?;
         self.letter(
             commit,

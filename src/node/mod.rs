@@ -34,8 +34,9 @@ use crate::{
     dataplane::{DataPlane, Grant, Grants, ReleaseRow},
     error::Refusal,
     exchange::{
-        Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts, Pushes,
-        Refusals, Sequence, Slices, Timer, TransferRow, Webhook, own_statements,
+        Behind, Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts,
+        Pushes, Refusals, SEEN, Sequence, Slices, Timer, TransferRow, Webhook, WitnessClient, Witnesses,
+        own_statements,
     },
     identity::{
         KeyFileError, Keys, Partner, Peer, Peers, TokenPeer, TokenPeers, authenticate, did_document, verify_chain,
@@ -43,7 +44,7 @@ use crate::{
     net::{AddressGuard, Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
     offer::{self, Offers},
     protocol::{self, Caller, extension},
-    receipt::{Committer, LogSigner, Mirror, ReceiptError, Receipts, replay},
+    receipt::{Committer, Log, LogSigner, Mirror, ReceiptError, Receipts, replay},
     source::{Roots, SourceError},
     store::{SledStore, Store, StoreError},
     time::Clock,
@@ -195,6 +196,7 @@ impl Node {
             Arc::new(OpenProcesses::default()),
         );
         let mailbox = Arc::new(Mailbox::default());
+        let witnesses = Arc::new(Witnesses::default());
         let mirrors: Vec<Arc<dyn Mirror>> = vec![
             Arc::new(PeerMirror(peers.clone(), token_peers.clone())),
             offers.clone(),
@@ -202,6 +204,7 @@ impl Node {
             open.clone(),
             processes.clone(),
             mailbox.clone(),
+            witnesses.clone(),
         ];
         for (prefix, mirror) in [
             (Peer::PREFIX, 0),
@@ -212,10 +215,11 @@ impl Node {
             (NegotiationRow::PREFIX, 4),
             (TransferRow::PREFIX, 4),
             (Letter::PREFIX, 5),
+            (SEEN, 6),
         ] {
             replay(&*store, prefix, &*mirrors[mirror]).await?;
         }
-        let signer = LogSigner { origin: format!("{did}/log/1"), key: SigningKey::from_seed(*keys.log.seed()) };
+        let signer = LogSigner { did: did.clone(), key: SigningKey::from_seed(*keys.log.seed()) };
         let committer = Committer::start(store.clone(), signer, mirrors).await?;
         let clock = Arc::new(GuardedClock::new(wall, committer.latest_handle()));
 
@@ -253,7 +257,10 @@ impl Node {
             base_url,
             clients: Arc::new(Clients::guarded(keys.tls.clone(), guard)),
             keys: keys.clone(),
-            receipts: Receipts::new(store.clone()),
+            receipts: Receipts::new(store.clone(), did.clone()),
+            log: Log::new(store.clone()),
+            witnesses: witnesses.clone(),
+            behind: Behind::default(),
             store,
             committer: committer.clone(),
             peers: peers.clone(),
@@ -283,6 +290,7 @@ impl Node {
             config,
         });
         exchange.started().await?;
+        exchange.owe_witnesses().await?;
         exchange.finish_ended().await?;
         exchange.sign_offers_anew().await?;
         if changed {
@@ -314,6 +322,7 @@ impl Node {
         servers.spawn(serve_plain(management, management_routes, Limits::default(), stop_serving.clone()));
         workers.spawn(Outbox::new(exchange.clone()).run(stop_working.clone()));
         workers.spawn(Timer::new(exchange.clone()).run(stop_working.clone()));
+        workers.spawn(WitnessClient::new(exchange.clone()).run(stop_working.clone()));
         for webhook in &exchange.config.webhooks {
             let webhook = Arc::new(Webhook::new(exchange.clone(), home, webhook)?);
             workers.spawn(webhook.run(stop_working.clone()));
@@ -404,8 +413,13 @@ async fn known(
     next: Next,
 ) -> Response {
     let path = request.uri().path().trim_end_matches('/');
+    // entries and tiles betray nothing: partners' witnesses and auditors read them without an introduction
+    let open_log = format!("{}{}", protocol::BASE, extension::log_path());
     // what is under /data shows a transfer token, which says whose it is
-    if matches!(path, protocol::VERSION_PATH | "/.well-known/did.json") || path.starts_with("/data/") {
+    if matches!(path, protocol::VERSION_PATH | "/.well-known/did.json")
+        || path.starts_with("/data/")
+        || path.starts_with(&open_log)
+    {
         return next.run(request).await;
     }
     let Some(info) = request.extensions().get::<ConnectionInfo>().cloned() else {

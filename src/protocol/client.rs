@@ -12,6 +12,9 @@ use crate::{
     protocol::{error::read_refusal, json::MAX_BODY, message::Address},
 };
 
+/// The content type of everything but what C2SP defines.
+pub const JSON: &str = "application/json";
+
 /// What became of one attempt to deliver a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -43,8 +46,19 @@ pub async fn deliver(
     body: &[u8],
     timeout: Duration,
 ) -> Delivery {
-    match ask(client, Ask { method: Method::POST, url, authorization, body: Some(body), limit: MAX_BODY, timeout })
-        .await
+    match ask(
+        client,
+        Ask {
+            method: Method::POST,
+            url,
+            authorization,
+            content_type: JSON,
+            body: Some(body),
+            limit: MAX_BODY,
+            timeout,
+        },
+    )
+    .await
     {
         Err(problem) => Delivery::NotYet(problem),
         Ok(Answer { status, body, .. }) => Delivery::answered(status, body),
@@ -74,7 +88,9 @@ pub struct Ask<'a> {
     pub url: &'a str,
     /// `Authorization`, verbatim.
     pub authorization: Option<&'a str>,
-    /// JSON to send.
+    /// What the body is.
+    pub content_type: &'a str,
+    /// What to send.
     pub body: Option<&'a [u8]>,
     /// How many bytes of answer are taken at most.
     pub limit: usize,
@@ -125,7 +141,7 @@ pub async fn ask(client: &Client, ask: Ask<'_>) -> Result<Answer, String> {
         request = request.header(AUTHORIZATION, authorization);
     }
     if let Some(body) = ask.body {
-        request = request.header(CONTENT_TYPE, "application/json").body(body.to_vec());
+        request = request.header(CONTENT_TYPE, ask.content_type).body(body.to_vec());
     }
     let failed = |error: &reqwest::Error| problem(error, timeout);
     let mut response = request.send().await.map_err(|error| failed(&error))?;

@@ -11,6 +11,8 @@
 //!   GET  agreements/{id}/status         200 with the signed status
 //!   POST receipts                       204: other halves (used, deleted, revoked)
 //!   POST statement                      204: a newer participant statement
+//!   POST add-checkpoint                 C2SP tlog-witness: 200 with a cosignature
+//!   GET  log/{epoch}/…                  C2SP tlog-tiles: checkpoint, tile/…; open to anybody
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -50,14 +52,24 @@ pub struct ReleaseRequest {
     pub action: Option<String>,
 }
 
+/// A receipt with what shows that it is in its signer's log: the partner checks both at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoggedReceipt {
+    /// The receipt.
+    pub receipt: Jws,
+    /// Its number in the signer's series of this agreement.
+    pub number: u64,
+    /// C2SP `tlog-proof` of its entry.
+    pub proof: String,
+}
+
 /// The release is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseAnswer {
     /// The provider's `released` receipt.
-    pub receipt: Jws,
-    /// Its number in the provider's series.
-    pub number: u64,
+    pub released: LoggedReceipt,
     /// The release.
     pub release: ReleaseId,
     /// URL of the sealed stream.
@@ -75,10 +87,7 @@ pub struct AcknowledgementRequest {
     /// An [`Acknowledgement`], signed by the consumer.
     pub acknowledgement: Jws,
     /// The consumer's `acknowledged` receipt of the same.
-    pub receipt: Jws,
-    /// Its number in the consumer's series.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub number: Option<u64>,
+    pub acknowledged: LoggedReceipt,
 }
 
 /// What the consumer signs before it can read anything: which receipt, which ciphertext, and to which key the answer.
@@ -102,7 +111,7 @@ pub struct Acknowledgement {
 #[serde(rename_all = "camelCase")]
 pub struct KeyAnswer {
     /// The provider's `delivered` receipt.
-    pub delivered: Jws,
+    pub delivered: LoggedReceipt,
     /// The keying material, sealed to the one-time key (compact JWE).
     pub key: String,
 }
@@ -112,10 +121,7 @@ pub struct KeyAnswer {
 #[serde(rename_all = "camelCase")]
 pub struct OutcomeRequest {
     /// The consumer's `opened` or `disputed` receipt.
-    pub outcome: Jws,
-    /// Its number in the consumer's series.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub number: Option<u64>,
+    pub outcome: LoggedReceipt,
 }
 
 /// Answer of `GET agreements/{id}/status`.
@@ -142,14 +148,20 @@ pub struct Half {
     pub agreement: AgreementId,
     /// The receipt's kind.
     pub kind: String,
-    /// The receipt.
-    pub jws: Jws,
-    /// Its index in the sender's log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<u64>,
-    /// Its number in the sender's series.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub number: Option<u64>,
+    /// The receipt and its place.
+    #[serde(flatten)]
+    pub logged: LoggedReceipt,
+}
+
+/// What a witness says to `add-checkpoint` (C2SP `tlog-witness`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Witnessing {
+    /// 200: the cosignature line.
+    Cosigned(String),
+    /// 409: the size of the newest checkpoint that was cosigned.
+    Conflict(u64),
+    /// 400, 403, 404 or 422, and why.
+    Refused(u16, String),
 }
 
 /// `POST statement`.
@@ -195,11 +207,21 @@ pub fn statement_path() -> String {
     format!("{PATH}/statement")
 }
 
+/// `POST add-checkpoint`, below `<base>`.
+pub fn add_checkpoint_path() -> String {
+    format!("{PATH}/add-checkpoint")
+}
+
+/// What is under here is open to anybody, below `<base>`: entries and tiles betray nothing.
+pub fn log_path() -> String {
+    format!("{PATH}/log/")
+}
+
 /// The HTTP status that a refusal of the extension travels with: 403 unless its code says otherwise.
 pub fn status_of(refusal: &Refusal) -> u16 {
     match refusal.code.as_str() {
         // whether it does not exist or is not the caller's: the routes write one body for both
-        "not-found" | "release-unknown" | "agreement-unknown" => 404,
+        "not-found" | "release-unknown" | "agreement-unknown" | "tile-unknown" => 404,
         "unauthenticated" => 401,
         code if code.starts_with("token-") => 401,
         // the peer tries again

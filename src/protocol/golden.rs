@@ -20,8 +20,8 @@ use crate::{
     protocol::{
         Party::{Consumer, Provider},
         extension::{
-            AcknowledgementRequest, Half, HalvesRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
-            StatementRequest, StatusAnswer, refusal_json,
+            AcknowledgementRequest, Half, HalvesRequest, KeyAnswer, LoggedReceipt, OutcomeRequest, ReleaseAnswer,
+            ReleaseRequest, StatementRequest, StatusAnswer, refusal_json,
         },
         message::{
             Catalog, CatalogRequest, ContractAgreement, ContractEvent, ContractNegotiation, ContractOffer,
@@ -190,17 +190,16 @@ fn each_message_goes_to_its_receivers_path() {
 #[test]
 fn the_peer_extension_is_as_its_golden_files() {
     let jws = || Jws::parse("eyJh.eyJi.c2ln").unwrap();
+    let logged = |number| LoggedReceipt {
+        receipt: jws(),
+        number,
+        proof: "c2sp.org/tlog-proof@v1\nindex 41\n\ndid:web:hospital.invalid/log/1\n42\n".into(),
+    };
     let deadline = Timestamp::from_millis(1_764_086_400_000);
     let release = ReleaseId::parse("urn:uuid:r").unwrap();
     let request_id = RequestId::parse("urn:uuid:q").unwrap();
     let stream = "https://hospital.invalid/2025-1/counterseal/v1/releases/urn:uuid:r/stream".to_owned();
-    let half = Half {
-        agreement: AgreementId::parse("urn:uuid:a").unwrap(),
-        kind: "used".into(),
-        jws: jws(),
-        index: Some(41),
-        number: Some(7),
-    };
+    let half = Half { agreement: AgreementId::parse("urn:uuid:a").unwrap(), kind: "used".into(), logged: logged(7) };
     let as_value = |value: Result<Value, serde_json::Error>| value.unwrap();
     for (file, body) in [
         (
@@ -210,8 +209,7 @@ fn the_peer_extension_is_as_its_golden_files() {
         (
             "release-answer.json",
             as_value(serde_json::to_value(ReleaseAnswer {
-                receipt: jws(),
-                number: 3,
+                released: logged(3),
                 release,
                 stream,
                 deadline,
@@ -220,14 +218,13 @@ fn the_peer_extension_is_as_its_golden_files() {
         ),
         (
             "acknowledgement-request.json",
-            as_value(serde_json::to_value(AcknowledgementRequest {
-                acknowledgement: jws(),
-                receipt: jws(),
-                number: Some(2),
-            })),
+            as_value(serde_json::to_value(AcknowledgementRequest { acknowledgement: jws(), acknowledged: logged(2) })),
         ),
-        ("key-answer.json", as_value(serde_json::to_value(KeyAnswer { delivered: jws(), key: "eyJh..eyJi".into() }))),
-        ("outcome-request.json", as_value(serde_json::to_value(OutcomeRequest { outcome: jws(), number: None }))),
+        (
+            "key-answer.json",
+            as_value(serde_json::to_value(KeyAnswer { delivered: logged(4), key: "eyJh..eyJi".into() })),
+        ),
+        ("outcome-request.json", as_value(serde_json::to_value(OutcomeRequest { outcome: logged(5) }))),
         ("status-answer.json", as_value(serde_json::to_value(StatusAnswer { status: jws() }))),
         ("halves-request.json", as_value(serde_json::to_value(HalvesRequest { halves: vec![half] }))),
         ("statement-request.json", as_value(serde_json::to_value(StatementRequest { statement: jws() }))),

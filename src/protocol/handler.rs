@@ -11,7 +11,7 @@ use crate::{
         Party, ProtocolError,
         extension::{
             AcknowledgementRequest, HalvesRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
-            StatementRequest, StatusAnswer,
+            StatementRequest, StatusAnswer, Witnessing,
         },
         message::{
             Catalog, CatalogRequest, ContractNegotiation, Dataset, NegotiationMessage, TransferMessage, TransferProcess,
@@ -117,4 +117,10 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Takes the partner's newer participant statement.
     async fn statement(&self, caller: &Caller, body: StatementRequest) -> Result<(), Refusal>;
+
+    /// Takes a checkpoint of the caller's log, and cosigns it if it goes on from the last one.
+    async fn add_checkpoint(&self, caller: &Caller, body: &str) -> Result<Witnessing, Refusal>;
+
+    /// A file of our log of this epoch, as C2SP `tlog-tiles` names it: open to anybody.
+    async fn log_file(&self, epoch: u64, path: &str) -> Result<Vec<u8>, Refusal>;
 }

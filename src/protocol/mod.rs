@@ -35,7 +35,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    client::{Answer, Ask, Delivery, ask, deliver},
+    client::{Answer, Ask, Delivery, JSON, ask, deliver},
     error::{Pids, ProtocolError, check_pids},
     handler::{Caller, CatalogPage, Handler, Incoming},
     json::{MAX_BODY, MAX_DEPTH, Malformed},

@@ -1,23 +1,25 @@
-//! Checkpoints: C2SP `tlog-checkpoint` in a `signed-note` with Ed25519.
+//! Checkpoints and cosignatures: C2SP `tlog-checkpoint` and `tlog-cosignature`, in signed notes. Pure.
 //!
 //! ```text
-//!   <origin>\n<size>\n<base64 root>\n\n— <origin> <base64(key id ‖ signature)>\n
+//!   <origin>\n<size>\n<base64 root>\n
+//!   \n
+//!   — <origin> <base64(key id ‖ Ed25519 signature)>\n          by the log
+//!   — <witness> <base64(key id ‖ time ‖ Ed25519 signature)>\n  by partners
 //! ```
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
-    crypto::{Hasher, SigningKey, VerifyingKey},
-    id::Sha256,
+    crypto::{SigningKey, VerifyingKey},
+    id::{Did, Sha256},
+    receipt::note::{self, Algorithm, Line},
+    time::Timestamp,
 };
-
-/// `signed-note`'s identifier of plain Ed25519 signatures.
-const ED25519: u8 = 1;
 
 /// Why a checkpoint was not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CheckpointError {
-    /// Not three lines, an empty one, and a signature.
+    /// Not three lines, an empty one, and signatures.
     #[error("not a checkpoint: {0}")]
     Syntax(&'static str),
     /// Another log's.
@@ -26,6 +28,9 @@ pub enum CheckpointError {
     /// No signature by this key, or a wrong one.
     #[error("no valid signature by the log's key")]
     Signature,
+    /// No cosignature by this key, or a wrong one.
+    #[error("no valid cosignature by the witness' key")]
+    Cosignature,
 }
 
 /// A tree as a checkpoint states it.
@@ -39,29 +44,35 @@ pub struct Checkpoint {
     pub root: Sha256,
 }
 
+/// The origin of a participant's log: `<did>/log/<epoch>`. A restored store begins the next epoch.
+pub fn origin(did: &Did, epoch: u64) -> String {
+    format!("{did}/log/{epoch}")
+}
+
+/// The name by which a participant cosigns: `<did>/witness`.
+pub fn witness_name(did: &Did) -> String {
+    format!("{did}/witness")
+}
+
 impl Checkpoint {
-    fn text(&self) -> String {
+    /// The note's text.
+    pub fn text(&self) -> String {
         format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root.as_bytes()))
     }
 
     /// The signed note.
     pub fn sign(&self, key: &SigningKey) -> String {
         let text = self.text();
-        let mut signature = key_id(&self.origin, &key.public()).to_vec();
-        signature.extend_from_slice(&key.sign_raw(text.as_bytes()));
-        format!("{text}\n\u{2014} {} {}\n", self.origin, STANDARD.encode(signature))
+        let id = note::key_id(&self.origin, Algorithm::Ed25519, &key.public());
+        format!("{text}\n{}", note::write_line(&self.origin, id, &key.sign_raw(text.as_bytes())))
     }
 
-    /// Reads a note that `key` signed for `origin`. Signatures by others beside it are left alone.
-    pub fn verify(note: &str, origin: &str, key: &VerifyingKey) -> Result<Self, CheckpointError> {
-        let (text, signatures) = note.split_once("\n\n").ok_or(CheckpointError::Syntax("no signatures"))?;
-        let text = format!("{text}\n");
+    /// What a note says, whoever signed it.
+    pub fn claimed(note: &str) -> Result<Self, CheckpointError> {
+        let (text, _) = note::split(note).ok_or(CheckpointError::Syntax("not a signed note"))?;
         let mut lines = text.lines();
         let mut next = || lines.next().ok_or(CheckpointError::Syntax("fewer than three lines"));
-        let (named, size, root) = (next()?, next()?, next()?);
-        if named != origin {
-            return Err(CheckpointError::Origin(named.chars().take(200).collect()));
-        }
+        let (origin, size, root) = (next()?, next()?, next()?);
         let number: u64 = size.parse().map_err(|_| CheckpointError::Syntax("the size is not a number"))?;
         if number.to_string() != size {
             return Err(CheckpointError::Syntax("the size is not written plainly"));
@@ -71,30 +82,60 @@ impl Checkpoint {
             .ok()
             .and_then(|root| <[u8; 32]>::try_from(root).ok())
             .ok_or(CheckpointError::Syntax("the root is not a hash"))?;
-        let expected = key_id(origin, key);
-        let signed = signatures
-            .lines()
-            .filter_map(|line| line.strip_prefix("\u{2014} ")?.rsplit_once(' '))
-            .filter(|(name, _)| *name == origin)
-            .filter_map(|(_, signature)| STANDARD.decode(signature).ok())
-            .any(|signature| {
-                signature.strip_prefix(&expected).is_some_and(|signature| key.verify_raw(text.as_bytes(), signature))
-            });
-        if !signed {
-            return Err(CheckpointError::Signature);
+        if lines.next().is_some() {
+            return Err(CheckpointError::Syntax("our checkpoints have no extension lines"));
         }
         Ok(Self { origin: origin.to_owned(), size: number, root: Sha256(root) })
     }
+
+    /// Reads a note that `key` signed for `origin`. Signatures by others beside it are left alone.
+    pub fn verify(note: &str, origin: &str, key: &VerifyingKey) -> Result<Self, CheckpointError> {
+        let checkpoint = Self::claimed(note)?;
+        if checkpoint.origin != origin {
+            return Err(CheckpointError::Origin(checkpoint.origin.chars().take(200).collect()));
+        }
+        let text = checkpoint.text();
+        let id = note::key_id(origin, Algorithm::Ed25519, key);
+        let signed = signatures(note, origin, id).any(|signature| key.verify_raw(text.as_bytes(), &signature));
+        if signed { Ok(checkpoint) } else { Err(CheckpointError::Signature) }
+    }
+
+    /// A cosignature line over this checkpoint: that it is the largest consistent tree of this log that we know.
+    pub fn cosign(&self, name: &str, key: &SigningKey, at: Timestamp) -> String {
+        let seconds = u64::try_from(at.seconds()).unwrap_or(0);
+        let mut signature = seconds.to_be_bytes().to_vec();
+        signature.extend_from_slice(&key.sign_raw(&self.cosigned(seconds)));
+        note::write_line(name, note::key_id(name, Algorithm::Cosignature, &key.public()), &signature)
+    }
+
+    /// When this witness cosigned the checkpoint, by one of these lines.
+    pub fn cosigned_by(&self, lines: &str, name: &str, key: &VerifyingKey) -> Result<Timestamp, CheckpointError> {
+        let id = note::key_id(name, Algorithm::Cosignature, key);
+        lines
+            .lines()
+            .filter_map(note::line)
+            .filter_map(|line| of(line, name, id))
+            .find_map(|signature| {
+                let (time, signature) = signature.split_first_chunk::<8>()?;
+                let seconds = u64::from_be_bytes(*time);
+                let millis = i64::try_from(seconds).ok()?.checked_mul(1000)?;
+                key.verify_raw(&self.cosigned(seconds), signature).then_some(Timestamp::from_millis(millis))
+            })
+            .ok_or(CheckpointError::Cosignature)
+    }
+
+    fn cosigned(&self, seconds: u64) -> Vec<u8> {
+        format!("cosignature/v1\ntime {seconds}\n{}", self.text()).into_bytes()
+    }
 }
 
-/// `signed-note`: the first four bytes of SHA-256(name ‖ 0x0A ‖ 0x01 ‖ key).
-fn key_id(name: &str, key: &VerifyingKey) -> [u8; 4] {
-    let mut hasher = Hasher::new();
-    hasher.update(name.as_bytes());
-    hasher.update(&[b'\n', ED25519]);
-    hasher.update(key.bytes());
-    let hash = hasher.finish();
-    [hash.0[0], hash.0[1], hash.0[2], hash.0[3]]
+fn signatures(note: &str, name: &str, id: [u8; 4]) -> impl Iterator<Item = Vec<u8>> {
+    let lines = note::split(note).map_or_else(Vec::new, |(_, lines)| lines);
+    lines.into_iter().filter_map(|line| of(line, name, id)).collect::<Vec<_>>().into_iter()
+}
+
+fn of(line: Line<'_>, name: &str, id: [u8; 4]) -> Option<Vec<u8>> {
+    if line.name == name { line.signature.strip_prefix(&id).map(<[u8]>::to_vec) } else { None }
 }
 
 #[cfg(test)]
@@ -116,10 +157,27 @@ mod tests {
     }
 
     #[test]
-    fn the_key_id_is_that_of_the_signed_note_specification() {
-        // C2SP signed-note: `PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW`
-        let vkey = STANDARD.decode("ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").unwrap();
-        let key = VerifyingKey::parse(vkey[1..].try_into().unwrap()).unwrap();
-        assert_eq!(key_id("PeterNeumann", &key), [0xc7, 0x4f, 0x20, 0xa3]);
+    fn a_cosignature_is_of_one_checkpoint_at_one_time_by_one_witness() {
+        let (log, witness) = (SigningKey::from_seed([3; 32]), SigningKey::from_seed([4; 32]));
+        let checkpoint = Checkpoint { origin: "did:web:a.invalid/log/1".into(), size: 17, root: Sha256([5; 32]) };
+        let at = Timestamp::from_millis(1_679_315_147_000);
+        let line = checkpoint.cosign("did:web:b.invalid/witness", &witness, at);
+        let by = |checkpoint: &Checkpoint, lines: &str, name: &str, key: &SigningKey| {
+            checkpoint.cosigned_by(lines, name, &key.public())
+        };
+        assert_eq!(by(&checkpoint, &line, "did:web:b.invalid/witness", &witness), Ok(at));
+        // beside the log's own signature it stays a note that the log's verifiers read
+        let note = checkpoint.sign(&log) + &line;
+        assert_eq!(Checkpoint::verify(&note, &checkpoint.origin, &log.public()).unwrap(), checkpoint);
+        let wrong = Err(CheckpointError::Cosignature);
+        assert_eq!(by(&checkpoint, &line, "did:web:c.invalid/witness", &witness), wrong);
+        assert_eq!(by(&checkpoint, &line, "did:web:b.invalid/witness", &log), wrong);
+        assert_eq!(
+            by(&Checkpoint { size: 18, ..checkpoint.clone() }, &line, "did:web:b.invalid/witness", &witness),
+            wrong
+        );
+        // a log's signature is no cosignature, though the key be the same
+        let own = checkpoint.sign(&witness).replace("did:web:a.invalid/log/1 ", "did:web:b.invalid/witness ");
+        assert_eq!(by(&checkpoint, &own, "did:web:b.invalid/witness", &witness), wrong);
     }
 }

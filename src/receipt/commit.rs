@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::jws::Jws,
-    id::{AgreementId, ReceiptId, Sha256},
+    id::{AgreementId, ParticipantId, ReceiptId, Sha256},
     receipt::{NewReceipt, Row, Version, row_key},
     store::StoreError,
 };
@@ -99,12 +99,12 @@ pub struct PartnerHalf {
     pub kind: String,
     /// The signed object.
     pub jws: Jws,
-    /// Its place in the partner's log, where that was told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<u64>,
-    /// Its number in the partner's series, where that was told.
+    /// Its number in the partner's series; a receipt has one, other objects don't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
+    /// Proof that it is in the partner's log, as it was checked when it came (C2SP `tlog-proof`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
 }
 
 impl PartnerHalf {
@@ -167,4 +167,7 @@ pub trait Mirror: Send + Sync {
     /// A row was written (its JSON) or deleted. Called in the order of commits, after the sync, before the callers are
     /// answered.
     fn applied(&self, key: &[u8], value: Option<&[u8]>);
+
+    /// The series that is shared with this partner grew; its newest receipt is at this place in the log.
+    fn grew(&self, _partner: &ParticipantId, _index: u64) {}
 }

@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    crypto::{SigningKey, jws::Jws},
-    id::Sha256,
+    crypto::SigningKey,
+    id::{Did, ParticipantId},
     receipt::{
-        Commit, CommitError, Committed, Mirror, NewReceipt, Placed, Receipt, ReceiptError, Version,
-        checkpoint::Checkpoint,
+        Commit, CommitError, Committed, Mirror, NewReceipt, Placed, ReceiptError, Version,
+        checkpoint::{Checkpoint, origin},
         entry,
         merkle::{Frontier, leaf_hash},
+        place::{counterpart, index_rows, last_key, node_key, parse_row, payload, receipt_key, row},
         rows::{damaged, encode, event_key, split},
     },
     store::{Batch, Store, StoreError},
@@ -36,16 +37,16 @@ const IDLE: Duration = Duration::from_millis(25);
 pub(super) const HEAD: &[u8] = b"log/head";
 pub(super) const INDEXED: &[u8] = b"log/indexed";
 
-/// Who signs the checkpoints.
+/// Whose log it is, and what signs its checkpoints.
 pub struct LogSigner {
-    /// `<did>/log/<epoch>`
-    pub origin: String,
+    /// Us.
+    pub did: Did,
     /// The log key.
     pub key: SigningKey,
 }
 
 /// Where the log stands; written with every group.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Head {
     /// The group's number: the version of the rows that it wrote.
@@ -58,6 +59,26 @@ pub(super) struct Head {
     /// The number of the newest event.
     #[serde(default)]
     pub events: u64,
+    /// Which log of ours this is: the next begins when a store is restored.
+    #[serde(default = "first")]
+    pub epoch: u64,
+}
+
+const fn first() -> u64 {
+    1
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            version: 0,
+            frontier: Frontier::default(),
+            checkpoint: String::new(),
+            latest: 0,
+            events: 0,
+            epoch: first(),
+        }
+    }
 }
 
 /// Hands commits to the one task that writes. Cheap to clone.
@@ -146,7 +167,7 @@ async fn load_head(store: &dyn Store, signer: &LogSigner) -> Result<Head, Receip
         return Err(damaged(HEAD, "its tree can't have that size"));
     }
     if size > 0 {
-        let checkpoint = Checkpoint::verify(&head.checkpoint, &signer.origin, &signer.key.public())
+        let checkpoint = Checkpoint::verify(&head.checkpoint, &origin(&signer.did, head.epoch), &signer.key.public())
             .map_err(|error| damaged(HEAD, format!("its checkpoint: {error}")))?;
         if checkpoint.size != size || checkpoint.root != head.frontier.root() {
             return Err(damaged(HEAD, "its checkpoint is of another tree"));
@@ -221,6 +242,7 @@ impl Writer {
         let mut effects: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
         let mut accepted = Vec::new();
         let mut derived = Vec::new();
+        let mut grew: HashMap<ParticipantId, u64> = HashMap::new();
         for (commit, answer) in group {
             match self.check(&commit, &written).await {
                 Ok(()) => {}
@@ -232,7 +254,12 @@ impl Writer {
             let mut placed = Vec::with_capacity(commit.receipts.len());
             for receipt in &commit.receipts {
                 match self.place(receipt, &mut head, &mut series, &mut batch, &mut derived).await {
-                    Ok(place) => placed.push(place),
+                    Ok(place) => {
+                        if let Some(partner) = counterpart(&self.signer.did, &receipt.receipt) {
+                            grew.insert(partner.clone(), place.index);
+                        }
+                        placed.push(place);
+                    }
                     Err(error) => {
                         // the store can't be read: nothing of this group is written
                         let _ = answer.send(Err(CommitError::Store(error)));
@@ -267,12 +294,15 @@ impl Writer {
                 None => batch.deletes.push(key.to_vec()),
             }
         }
+        for (partner, index) in &grew {
+            batch.puts.push((last_key(partner), index.to_be_bytes().to_vec()));
+        }
         for (name, count) in &series {
             batch.puts.push((series_key(name), count.to_be_bytes().to_vec()));
         }
         if head.frontier.size() > self.head.frontier.size() {
             let checkpoint = Checkpoint {
-                origin: self.signer.origin.clone(),
+                origin: origin(&self.signer.did, head.epoch),
                 size: head.frontier.size(),
                 root: head.frontier.root(),
             };
@@ -297,6 +327,11 @@ impl Writer {
                 for (key, json) in &effects {
                     for mirror in &self.mirrors {
                         mirror.applied(key, json.as_deref());
+                    }
+                }
+                for (partner, index) in &grew {
+                    for mirror in &self.mirrors {
+                        mirror.grew(partner, *index);
                     }
                 }
                 for (answer, committed) in accepted {
@@ -362,14 +397,15 @@ impl Writer {
         };
         series.insert(name, number + 1);
         let (index, sha256, tag) = (head.frontier.size(), new.jws.sha256(), new.series_key.tag(number));
-        head.frontier.push(leaf_hash(&entry(&tag, &sha256)));
+        head.frontier.push_with(leaf_hash(&entry(&tag, &sha256)), |node, hash| {
+            // what tiles above the lowest hold; the lowest are made of entries
+            if node.level.is_multiple_of(8) {
+                batch.puts.push((node_key(node.level / 8, node.index), hash.0.to_vec()));
+            }
+        });
         head.latest = head.latest.max(new.receipt.time.millis());
-        let mut row = Vec::with_capacity(40 + new.jws.as_str().len());
-        row.extend_from_slice(&number.to_be_bytes());
-        row.extend_from_slice(&tag);
-        row.extend_from_slice(new.jws.as_str().as_bytes());
-        batch.puts.push((receipt_key(index), row));
-        index_rows(derived, index, &sha256, &new.receipt);
+        batch.puts.push((receipt_key(index), row(number, &tag, &sha256, &new.jws)));
+        index_rows(derived, &self.signer.did, index, &sha256, &new.receipt);
         Ok(Placed { id: new.receipt.id.clone(), sha256, index, number })
     }
 
@@ -394,8 +430,9 @@ impl Writer {
         while index < self.head.frontier.size() {
             let key = receipt_key(index);
             let row = self.store.get(&key).await?.ok_or_else(|| damaged(&key, "missing"))?;
-            let (_, _, jws) = parse_row(&key, &row)?;
-            index_rows(&mut self.derived, index, &jws.sha256(), &payload(&key, &jws)?);
+            let row = parse_row(&key, &row)?;
+            let receipt = payload(&key, &row.jws)?;
+            index_rows(&mut self.derived, &self.signer.did, index, &row.sha256, &receipt);
             index += 1;
             if self.derived.len() > 4096 {
                 let mut puts = std::mem::take(&mut self.derived);
@@ -425,47 +462,8 @@ pub(super) async fn indexed(store: &dyn Store) -> Result<u64, ReceiptError> {
     }
 }
 
-pub(super) fn receipt_key(index: u64) -> Vec<u8> {
-    let mut key = b"r/".to_vec();
-    key.extend_from_slice(&index.to_be_bytes());
-    key
-}
-
 fn series_key(name: &[u8; 32]) -> Vec<u8> {
     let mut key = b"s/".to_vec();
     key.extend_from_slice(name);
     key
-}
-
-/// Splits a receipt's row: number in its series, tag, signed receipt.
-pub(super) fn parse_row(key: &[u8], row: &[u8]) -> Result<(u64, [u8; 32], Jws), ReceiptError> {
-    let wrong = || damaged(key, "not a receipt's row");
-    let (number, rest) = row.split_first_chunk::<8>().ok_or_else(wrong)?;
-    let (tag, jws) = rest.split_first_chunk::<32>().ok_or_else(wrong)?;
-    let text = std::str::from_utf8(jws).map_err(|_| wrong())?;
-    Ok((u64::from_be_bytes(*number), *tag, Jws::parse(text)?))
-}
-
-/// What a receipt of our own says; its signature is the verifier's business.
-pub(super) fn payload(key: &[u8], jws: &Jws) -> Result<Receipt, ReceiptError> {
-    let part = jws.as_str().split('.').nth(1).unwrap_or_default();
-    let bytes = crate::crypto::unb64(part).map_err(|error| damaged(key, error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| damaged(key, error.to_string()))
-}
-
-pub(super) fn by_hash_key(sha256: &Sha256) -> Vec<u8> {
-    let mut key = b"rs/".to_vec();
-    key.extend_from_slice(sha256.as_bytes());
-    key
-}
-
-fn index_rows(rows: &mut Vec<(Vec<u8>, Vec<u8>)>, index: u64, sha256: &Sha256, receipt: &Receipt) {
-    let place = index.to_be_bytes();
-    rows.push((by_hash_key(sha256), place.to_vec()));
-    rows.push((super::row_key("ri/", &[receipt.id.as_str()]), place.to_vec()));
-    if let Some(agreement) = &receipt.agreement {
-        let mut key = super::row_key("ra/", &[agreement.as_str()]);
-        key.extend_from_slice(&place);
-        rows.push((key, Vec::new()));
-    }
 }

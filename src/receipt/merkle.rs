@@ -24,6 +24,15 @@ pub fn node_hash(left: &Sha256, right: &Sha256) -> Sha256 {
     hasher.finish()
 }
 
+/// A complete subtree: the leaves from `index · 2^level` on, 2^level of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Node {
+    /// Leaves as a power of two; at most 63.
+    pub level: u8,
+    /// Its place among the subtrees of its level, from 0.
+    pub index: u64,
+}
+
 /// The right edge of a tree: one hash for each complete subtree, from the largest to the smallest. Enough to append
 /// and to give the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +44,17 @@ pub struct Frontier {
 impl Frontier {
     /// Appends a leaf hash.
     pub fn push(&mut self, leaf: Sha256) {
+        self.push_with(leaf, |_, _| {});
+    }
+
+    /// Appends a leaf hash, and tells of each complete subtree of more than one leaf that it completes.
+    pub fn push_with(&mut self, leaf: Sha256, mut completed: impl FnMut(Node, Sha256)) {
         let mut hash = leaf;
         // one complete subtree for each trailing one-bit of the size: it and the new one become the next larger
-        for _ in 0..self.size.trailing_ones() {
+        for level in 1..=self.size.trailing_ones() as u8 {
             if let Some(left) = self.edge.pop() {
                 hash = node_hash(&left, &hash);
+                completed(Node { level, index: self.size >> level }, hash);
             }
         }
         self.edge.push(hash);

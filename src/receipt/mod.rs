@@ -15,10 +15,17 @@
 
 pub mod checkpoint;
 pub mod merkle;
+pub mod note;
+pub mod proof;
+pub mod tile;
+pub mod witness;
 
 mod commit;
 mod committer;
+mod log;
+mod log_proof;
 mod object;
+mod place;
 mod reader;
 mod rows;
 mod series;
@@ -26,10 +33,12 @@ mod series;
 pub use self::{
     commit::{Commit, CommitError, Committed, Mirror, PartnerHalf, Placed},
     committer::{Committer, LogSigner},
+    log::Log,
+    log_proof::{LogProof, LogProofError},
     object::{DecisionRecord, Kind, NewReceipt, Payload, PeerCheckpoint, Receipt, ReceiptError, Segment, verify},
     reader::{Filter, Receipts, Stored},
     rows::{EVENTS, Row, Version, event_key, list, read, replay, row_key},
-    series::{SeriesKey, entry},
+    series::{ENTRY, SeriesKey, entry},
 };
 
 #[cfg(test)]

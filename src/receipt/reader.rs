@@ -1,22 +1,27 @@
 //! Reading receipts: by place, by id, by hash, by agreement.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     crypto::jws::Jws,
-    id::{AgreementId, ReceiptId, Sha256},
+    id::{AgreementId, Did, ParticipantId, ReceiptId, Sha256},
     receipt::{
         Kind, PartnerHalf, Receipt, ReceiptError,
-        committer::{HEAD, Head, by_hash_key, indexed, parse_row, payload, receipt_key},
-        entry, list, row_key,
+        committer::{HEAD, Head, indexed},
+        entry, list,
+        place::{
+            by_agreement, by_hash_key, by_id_key, by_kind, by_partner, by_verdict, last_key, parse_row, partner,
+            payload, placed, receipt_key,
+        },
         rows::damaged,
     },
     store::Store,
+    time::Timestamp,
 };
 
 /// The only way to read receipts. Cheap to clone.
 #[derive(Clone)]
-pub struct Receipts(Arc<dyn Store>);
+pub struct Receipts(Arc<dyn Store>, Did);
 
 /// A receipt and its place.
 #[derive(Clone, Debug)]
@@ -27,6 +32,8 @@ pub struct Stored {
     pub number: u64,
     /// Its series tag.
     pub tag: [u8; 32],
+    /// Its hash.
+    pub sha256: Sha256,
     /// As signed.
     pub jws: Jws,
     /// What it says.
@@ -36,26 +43,110 @@ pub struct Stored {
 impl Stored {
     /// Its log entry.
     pub fn entry(&self) -> [u8; 65] {
-        entry(&self.tag, &self.jws.sha256())
+        entry(&self.tag, &self.sha256)
     }
 }
 
-/// Which receipts.
+/// Which receipts: those that fit all that is said.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Under this agreement.
     pub agreement: Option<AgreementId>,
+    /// About this partner.
+    pub peer: Option<ParticipantId>,
     /// Of this kind.
     pub kind: Option<Kind>,
+    /// Of a decision with this verdict.
+    pub verdict: Option<String>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+}
+
+impl Filter {
+    /// The index lists that hold what fits.
+    fn lists(&self) -> Vec<Vec<u8>> {
+        let agreement = self.agreement.as_ref().map(by_agreement);
+        let peer = self.peer.as_ref().map(by_partner);
+        let verdict = self.verdict.as_deref().map(by_verdict);
+        [agreement, peer, verdict, self.kind.map(by_kind)].into_iter().flatten().collect()
+    }
+
+    fn fits(&self, us: &Did, receipt: &Receipt) -> bool {
+        self.kind.is_none_or(|kind| receipt.kind == kind)
+            && (self.agreement.is_none() || receipt.agreement == self.agreement)
+            && self.peer.as_ref().is_none_or(|peer| partner(us, receipt) == Some(peer))
+            && self
+                .verdict
+                .as_ref()
+                .is_none_or(|verdict| receipt.decision.as_ref().is_some_and(|decision| decision.verdict == *verdict))
+            && self.since.is_none_or(|since| receipt.time >= since)
+            && self.until.is_none_or(|until| receipt.time < until)
+    }
+
+    /// Whether nothing after this receipt fits.
+    fn is_past(&self, receipt: &Receipt) -> bool {
+        self.until.is_some_and(|until| receipt.time.millis() >= until.millis() + SKEW)
+    }
+}
+
+/// Milliseconds by which a receipt may be older than the one before it in the log: those of a person's patience.
+const SKEW: i64 = 600_000;
+
+/// Walks the places of one index list, a page at a time.
+struct Cursor {
+    prefix: Vec<u8>,
+    places: VecDeque<u64>,
+    /// Places up to here are read.
+    read: Option<u64>,
+    ended: bool,
+}
+
+impl Cursor {
+    fn new(prefix: Vec<u8>) -> Self {
+        Self { prefix, places: VecDeque::new(), read: None, ended: false }
+    }
+
+    /// The first place from `from` on; `from` never goes back.
+    async fn next_from(&mut self, store: &dyn Store, from: u64) -> Result<Option<u64>, ReceiptError> {
+        loop {
+            while self.places.front().is_some_and(|place| *place < from) {
+                self.places.pop_front();
+            }
+            if let Some(place) = self.places.front() {
+                return Ok(Some(*place));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let before = from.checked_sub(1).max(self.read);
+            let after = before.map(|before| placed(&self.prefix, before));
+            let keys = store.scan(&self.prefix, after.as_deref(), PAGE).await?;
+            self.ended = keys.len() < PAGE;
+            for (key, _) in &keys {
+                let place = key.last_chunk::<8>().ok_or_else(|| damaged(key, "no place"))?;
+                self.places.push_back(u64::from_be_bytes(*place));
+            }
+            self.read = self.places.back().copied().or(self.read);
+        }
+    }
 }
 
 /// Rows read at a time.
 const PAGE: usize = 256;
 
 impl Receipts {
-    /// Over this store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self(store)
+    /// Over this store, which is this participant's.
+    pub fn new(store: Arc<dyn Store>, us: Did) -> Self {
+        Self(store, us)
+    }
+
+    /// The place of the newest receipt in a series that is shared with this partner.
+    pub async fn last_with(&self, partner: &ParticipantId) -> Result<Option<u64>, ReceiptError> {
+        let key = last_key(partner);
+        let place = self.0.get(&key).await?;
+        place.map(|place| place.try_into().map(u64::from_be_bytes).map_err(|_| damaged(&key, "no place"))).transpose()
     }
 
     /// Receipts in the log.
@@ -76,61 +167,68 @@ impl Receipts {
 
     /// The receipt with this id.
     pub async fn by_id(&self, id: &ReceiptId) -> Result<Option<Stored>, ReceiptError> {
-        let key = row_key("ri/", &[id.as_str()]);
+        let key = by_id_key(id);
         self.find(&key, |stored| stored.receipt.id == *id).await
     }
 
     /// The receipt whose JWS has this hash.
     pub async fn by_sha256(&self, sha256: &Sha256) -> Result<Option<Stored>, ReceiptError> {
-        self.find(&by_hash_key(sha256), |stored| stored.jws.sha256() == *sha256).await
+        self.find(&by_hash_key(sha256), |stored| stored.sha256 == *sha256).await
     }
 
-    /// Receipts in the order of the log, from place `from` on, at most `limit`.
+    /// Receipts in the order of the log, from place `from` on, at most `limit`. What the filter names goes by index: the
+    /// lists of places are walked together, so that a page costs what it holds, however long the log is.
     pub async fn list(&self, filter: &Filter, from: u64, limit: usize) -> Result<Vec<Stored>, ReceiptError> {
         let mut found = Vec::new();
-        let fits = |stored: &Stored| {
-            filter.kind.is_none_or(|kind| stored.receipt.kind == kind)
-                && (filter.agreement.is_none() || stored.receipt.agreement == filter.agreement)
-        };
+        let lists = filter.lists();
         // what has index rows comes by them, what hasn't yet, from the log's tail
-        let mut tail = from;
-        if let Some(agreement) = &filter.agreement {
+        let start = match filter.since {
+            Some(since) => from.max(self.first_since(since).await?),
+            None => from,
+        };
+        let mut place = start;
+        if !lists.is_empty() {
             let cursor = indexed(&*self.0).await?;
-            let prefix = row_key("ra/", &[agreement.as_str()]);
-            let mut after = from.checked_sub(1).map(|before| {
-                let mut key = prefix.clone();
-                key.extend_from_slice(&before.to_be_bytes());
-                key
-            });
-            loop {
-                let keys = self.0.scan(&prefix, after.as_deref(), PAGE).await?;
-                let Some((last, _)) = keys.last() else { break };
-                after = Some(last.clone());
-                for (key, _) in &keys {
-                    let place = key.last_chunk::<8>().ok_or_else(|| damaged(key, "no place"))?;
-                    let index = u64::from_be_bytes(*place);
-                    if index >= cursor {
-                        continue;
-                    }
-                    let stored = self.at(index).await?.ok_or_else(|| damaged(key, "its receipt is missing"))?;
-                    if fits(&stored) {
-                        found.push(stored);
-                        if found.len() == limit {
-                            return Ok(found);
-                        }
-                    }
+            let mut cursors: Vec<Cursor> = lists.into_iter().map(Cursor::new).collect();
+            'places: while place < cursor && found.len() < limit {
+                // the first place that all lists have
+                let mut agreed = 0;
+                let mut turn = 0;
+                while agreed < cursors.len() {
+                    let Some(next) = cursors[turn].next_from(&*self.0, place).await? else { break 'places };
+                    agreed = if next == place { agreed + 1 } else { 1 };
+                    place = next;
+                    turn = (turn + 1) % cursors.len();
                 }
+                if place >= cursor {
+                    break;
+                }
+                let key = receipt_key(place);
+                let stored = self.at(place).await?.ok_or_else(|| damaged(&key, "its receipt is missing"))?;
+                if filter.is_past(&stored.receipt) {
+                    return Ok(found);
+                }
+                if filter.fits(&self.1, &stored.receipt) {
+                    found.push(stored);
+                }
+                place += 1;
             }
-            tail = tail.max(cursor);
+            if found.len() == limit {
+                return Ok(found);
+            }
+            place = start.max(cursor);
         }
-        let mut after = tail.checked_sub(1).map(receipt_key);
+        let mut after = place.checked_sub(1).map(receipt_key);
         loop {
             let rows = self.0.scan(b"r/", after.as_deref(), PAGE).await?;
             let Some((last, _)) = rows.last() else { return Ok(found) };
             after = Some(last.clone());
             for (key, row) in &rows {
                 let stored = stored(key, row)?;
-                if fits(&stored) {
+                if filter.is_past(&stored.receipt) {
+                    return Ok(found);
+                }
+                if filter.fits(&self.1, &stored.receipt) {
                     found.push(stored);
                     if found.len() == limit {
                         return Ok(found);
@@ -138,6 +236,24 @@ impl Receipts {
                 }
             }
         }
+    }
+
+    /// A place before which every receipt is older than `since`. Times in the log run forward but for what waited to be
+    /// committed, which [`SKEW`] bounds.
+    async fn first_since(&self, since: Timestamp) -> Result<u64, ReceiptError> {
+        let bound = since.millis() - SKEW;
+        let (mut low, mut high) = (0, self.size().await?);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let key = receipt_key(middle);
+            let stored = self.at(middle).await?.ok_or_else(|| damaged(&key, "missing"))?;
+            if stored.receipt.time.millis() < bound {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
     }
 
     /// The partner's halves under an agreement.
@@ -185,7 +301,14 @@ impl Receipts {
 
 fn stored(key: &[u8], row: &[u8]) -> Result<Stored, ReceiptError> {
     let place = key.last_chunk::<8>().ok_or_else(|| damaged(key, "no place"))?;
-    let (number, tag, jws) = parse_row(key, row)?;
-    let receipt = payload(key, &jws)?;
-    Ok(Stored { index: u64::from_be_bytes(*place), number, tag, jws, receipt })
+    let row = parse_row(key, row)?;
+    let receipt = payload(key, &row.jws)?;
+    Ok(Stored {
+        index: u64::from_be_bytes(*place),
+        number: row.number,
+        tag: row.tag,
+        sha256: row.sha256,
+        jws: row.jws,
+        receipt,
+    })
 }

@@ -25,7 +25,7 @@ fn did() -> Did {
 }
 
 fn signer() -> LogSigner {
-    LogSigner { origin: ORIGIN.into(), key: SigningKey::from_seed([1; 32]) }
+    LogSigner { did: did(), key: SigningKey::from_seed([1; 32]) }
 }
 
 fn series(n: u8) -> SeriesKey {
@@ -73,7 +73,7 @@ async fn of_64_who_take_the_last_one_exactly_one_gets_it() {
         }
     }
     assert_eq!(won, 1);
-    assert_eq!(Receipts::new(store).size().await.unwrap(), 1, "who lost left no receipt");
+    assert_eq!(Receipts::new(store, did()).size().await.unwrap(), 1, "who lost left no receipt");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_lost_race_fails_nobody_else() {
     }
     assert!(results.iter().skip(1).step_by(2).all(Result::is_ok));
     assert_eq!(results.iter().step_by(2).filter(|result| result.is_ok()).count(), 1);
-    let receipts = Receipts::new(store);
+    let receipts = Receipts::new(store, did());
     let numbers: Vec<u64> =
         receipts.list(&Filter::default(), 0, 100).await.unwrap().iter().map(|stored| stored.number).collect();
     assert_eq!(numbers, (0..6).collect::<Vec<_>>(), "no gap where somebody lost");
@@ -121,13 +121,13 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_the_checkpoint_covers_
             commit.content(format!("c/{round}/{n}").into_bytes(), b"purpose".to_vec());
             placed.extend(committer.commit(commit).await.unwrap().receipts);
         }
-        let receipts = Receipts::new(store.clone());
+        let receipts = Receipts::new(store.clone(), did());
         for place in &placed {
             let stored = receipts.by_id(&place.id).await.unwrap().unwrap();
             assert_eq!((stored.index, stored.number), (place.index, place.number));
             assert_eq!(receipts.by_sha256(&place.sha256).await.unwrap().unwrap().index, place.index);
         }
-        let one = Filter { agreement: Some(AgreementId::parse("urn:agreement:1").unwrap()), kind: None };
+        let one = Filter { agreement: Some(AgreementId::parse("urn:agreement:1").unwrap()), ..Filter::default() };
         assert_eq!(receipts.list(&one, 0, 100).await.unwrap().len() as u64, 2 * (round + 1));
         assert_eq!(receipts.list(&one, 0, 1).await.unwrap().len(), 1);
 
@@ -228,8 +228,8 @@ async fn nothing_is_acknowledged_or_mirrored_after_a_failed_sync() {
 #[tokio::test]
 async fn a_log_that_was_tampered_with_does_not_start() {
     for (what, tamper) in [
-        ("a receipt removed", Batch { deletes: vec![committer::receipt_key(2)], ..Batch::default() }),
-        ("a receipt added", Batch { puts: vec![(committer::receipt_key(3), vec![0; 90])], ..Batch::default() }),
+        ("a receipt removed", Batch { deletes: vec![place::receipt_key(2)], ..Batch::default() }),
+        ("a receipt added", Batch { puts: vec![(place::receipt_key(3), vec![0; 90])], ..Batch::default() }),
         ("no head", Batch { deletes: vec![committer::HEAD.to_vec()], ..Batch::default() }),
         ("head of another", Batch { puts: vec![(committer::HEAD.to_vec(), b"{}".to_vec())], ..Batch::default() }),
     ] {
@@ -254,7 +254,7 @@ async fn a_log_under_another_key_does_not_start() {
     commit.receipt(receipt(Kind::Used, None, series(1)));
     first.commit(commit).await.unwrap();
     first.stop().await;
-    let other = LogSigner { origin: ORIGIN.into(), key: SigningKey::from_seed([9; 32]) };
+    let other = LogSigner { did: did(), key: SigningKey::from_seed([9; 32]) };
     assert!(Committer::start(store, other, vec![]).await.is_err());
 }
 
@@ -283,4 +283,142 @@ fn a_receipt_that_is_too_long_is_refused() {
     receipt.reason = Some(crate::error::Refusal::new("x", "y".repeat(4000)));
     let kid = Kid::of(&did(), KeyRole::Signing, &key.public());
     assert!(matches!(NewReceipt::sign(receipt, &kid, &key, series(1)), Err(ReceiptError::TooLong(_))));
+}
+
+/// Appends so many receipts in groups, of changing kinds, agreements and partners, a second apart.
+async fn grow(committer: &Committer, from: u64, count: u64) {
+    let key = SigningKey::from_seed([2; 32]);
+    let kid = Kid::of(&did(), KeyRole::Signing, &key.public());
+    let mut commit = Commit::new();
+    for n in from..from + count {
+        let time = Timestamp::from_millis(1_764_000_000_000 + n as i64 * 1000);
+        let kind = [Kind::Released, Kind::Delivered, Kind::Denied, Kind::Used][n as usize % 4];
+        let mut receipt = Receipt::new(ReceiptId::parse(SystemRandom.urn(time)).unwrap(), kind, time, did().into());
+        receipt.consumer = Some(Did::parse(format!("did:web:partner{}.invalid", n % 3)).unwrap().into());
+        receipt.agreement = Some(AgreementId::parse(format!("urn:agreement:{}", n % 5)).unwrap());
+        receipt.series = format!("urn:agreement:{}", n % 5);
+        if kind == Kind::Denied {
+            receipt.decision = Some(DecisionRecord {
+                verdict: if n % 8 == 2 { "deny" } else { "default-deny" }.into(),
+                policies: vec![],
+                reason: None,
+                policy_sha256: crate::id::Sha256([0; 32]),
+                schema_sha256: crate::id::Sha256([0; 32]),
+                engine: "none".into(),
+                request_commit: crate::id::Sha256([0; 32]),
+            });
+        }
+        commit.receipt(NewReceipt::sign(receipt, &kid, &key, series((n % 5) as u8)).unwrap());
+        if n % 7 == 6 {
+            committer.commit(std::mem::take(&mut commit)).await.unwrap();
+        }
+    }
+    committer.commit(commit).await.unwrap();
+}
+
+#[tokio::test]
+async fn tiles_and_proofs_are_those_of_the_entries_at_every_size() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let committer = committer(&store).await;
+    let log = Log::new(store.clone());
+    assert_eq!(log.checkpoint().await.unwrap(), None);
+    grow(&committer, 0, 600).await;
+    let entries = log.entries(0, 600).await.unwrap();
+    let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+    let root = |size: u64| merkle::root_of(&leaves[..size as usize]);
+    let (checkpoint, _) = log.checkpoint().await.unwrap().unwrap();
+    assert_eq!((checkpoint.size, checkpoint.root), (600, root(600)));
+    for size in [1, 2, 255, 256, 257, 300, 511, 512, 513, 600] {
+        assert_eq!(log.root(size).await.unwrap(), root(size), "{size}");
+        for index in [0, 1, 254, 255, 256, 299, 510, 511, 512, 599] {
+            let path = log.prove_inclusion(index, size).await.unwrap();
+            assert_eq!(path.is_some(), index < size);
+            if let Some(path) = path {
+                assert!(proof::verify_inclusion(index, size, &leaves[index as usize], &path, &root(size)));
+            }
+        }
+        for old in [0, 1, 17, 255, 256, 512] {
+            if let Some(path) = log.prove_consistency(old, size).await.unwrap() {
+                assert!(proof::verify_consistency(old, &root(old), size, &root(size), &path), "{old} to {size}");
+            }
+        }
+    }
+    for tile in tile::Tile::all(600) {
+        let bytes = log.tile(tile).await.unwrap().unwrap();
+        match tile.level {
+            tile::Level::Entries => {
+                let start = (tile.index * 256) as usize;
+                assert_eq!(tile::read_bundle(&bytes).unwrap(), entries[start..start + tile.width as usize]);
+            }
+            tile::Level::Hashes(level) => {
+                for (n, hash) in bytes.chunks(32).enumerate() {
+                    let span = 256_usize.pow(level.into());
+                    let start = (tile.index as usize * 256 + n) * span;
+                    assert_eq!(hash, merkle::root_of(&leaves[start..start + span]).0, "{tile}");
+                }
+            }
+        }
+    }
+    let beyond = tile::Tile { level: tile::Level::Entries, index: 2, width: 89 };
+    assert_eq!(log.tile(beyond).await.unwrap(), None, "not there yet");
+}
+
+#[tokio::test]
+async fn lists_by_index_are_what_a_look_at_every_receipt_finds() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let committer = committer(&store).await;
+    let receipts = Receipts::new(store.clone(), did());
+    for (from, count) in [(0, 700), (700, 30)] {
+        grow(&committer, from, count).await;
+        // the last of them may have no index rows yet: what is found is the same
+        let at = |n: i64| Some(Timestamp::from_millis(1_764_000_000_000 + n * 1000));
+        let all = receipts.list(&Filter::default(), 0, 10_000).await.unwrap();
+        assert_eq!(all.len() as u64, from + count);
+        let agreement = AgreementId::parse("urn:agreement:3").unwrap();
+        let partner = crate::id::ParticipantId::from(Did::parse("did:web:partner1.invalid").unwrap());
+        let nobody = crate::id::ParticipantId::from(Did::parse("did:web:nobody.invalid").unwrap());
+        for filter in [
+            Filter { agreement: Some(agreement.clone()), ..Filter::default() },
+            Filter { peer: Some(partner.clone()), ..Filter::default() },
+            Filter { peer: Some(nobody), ..Filter::default() },
+            Filter { verdict: Some("deny".into()), ..Filter::default() },
+            Filter { kind: Some(Kind::Used), peer: Some(partner.clone()), ..Filter::default() },
+            Filter { kind: Some(Kind::Used), verdict: Some("deny".into()), ..Filter::default() },
+            Filter { since: at(650), ..Filter::default() },
+            Filter { since: at(20), until: at(640), ..Filter::default() },
+            Filter { since: at(100), until: at(690), kind: Some(Kind::Denied), ..Filter::default() },
+            Filter {
+                agreement: Some(agreement),
+                peer: Some(partner),
+                kind: Some(Kind::Denied),
+                verdict: Some("deny".into()),
+                since: at(1),
+                until: at(5000),
+            },
+        ] {
+            let fits = |stored: &&Stored| {
+                let receipt = &stored.receipt;
+                filter.agreement.as_ref().is_none_or(|one| receipt.agreement.as_ref() == Some(one))
+                    && filter.peer.as_ref().is_none_or(|one| receipt.consumer.as_ref() == Some(one))
+                    && filter.kind.is_none_or(|one| receipt.kind == one)
+                    && filter
+                        .verdict
+                        .as_ref()
+                        .is_none_or(|one| receipt.decision.as_ref().map(|d| &d.verdict) == Some(one))
+                    && filter.since.is_none_or(|since| receipt.time >= since)
+                    && filter.until.is_none_or(|until| receipt.time < until)
+            };
+            let expected: Vec<u64> = all.iter().filter(fits).map(|stored| stored.index).collect();
+            let whole = receipts.list(&filter, 0, 10_000).await.unwrap();
+            assert_eq!(whole.iter().map(|stored| stored.index).collect::<Vec<_>>(), expected, "{filter:?}");
+            let (mut paged, mut next) = (Vec::new(), 0);
+            loop {
+                let page = receipts.list(&filter, next, 7).await.unwrap();
+                let Some(last) = page.last() else { break };
+                next = last.index + 1;
+                paged.extend(page.iter().map(|stored| stored.index));
+            }
+            assert_eq!(paged, expected, "{filter:?}");
+        }
+    }
 }

@@ -266,7 +266,7 @@ async fn a_plain_release_is_decided_counted_transformed_and_signed_by_us_alone()
         (us.count(Kind::Released).await, us.count(Kind::Delivered).await, us.count(Kind::Denied).await),
         (2, 2, 1)
     );
-    let filter = counterseal::receipt::Filter { agreement: None, kind: Some(Kind::Released) };
+    let filter = counterseal::receipt::Filter { kind: Some(Kind::Released), ..Default::default() };
     let receipts = us.node.exchange.receipts.list(&filter, 0, 10).await.unwrap();
     assert!(receipts.iter().all(|stored| stored.receipt.one_sided), "and they say so");
     let bundle = us.node.exchange.export(None).await.unwrap();

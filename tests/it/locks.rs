@@ -122,7 +122,7 @@ impl Actor {
     }
 
     pub async fn count(&self, kind: Kind) -> usize {
-        let filter = Filter { agreement: None, kind: Some(kind) };
+        let filter = Filter { kind: Some(kind), ..Default::default() };
         self.node.exchange.receipts.list(&filter, 0, 10_000).await.unwrap().len()
     }
 }

@@ -13,3 +13,4 @@ mod people;
 mod refusals;
 mod streams;
 mod threats;
+mod witness;

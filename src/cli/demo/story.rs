@@ -403,7 +403,7 @@ async fn both_rows(
 }
 
 async fn kinds_of(actor: &Actor, agreement: &AgreementId) -> anyhow::Result<Vec<Kind>> {
-    let filter = Filter { agreement: Some(agreement.clone()), kind: None };
+    let filter = Filter { agreement: Some(agreement.clone()), ..Filter::default() };
     Ok(actor
         .node
         .exchange
@@ -423,7 +423,7 @@ async fn kinds(actor: &Actor, agreement: &AgreementId, of: &[Kind]) -> anyhow::R
 async fn missing(own: &Actor, other: &Actor, agreement: &AgreementId) -> anyhow::Result<usize> {
     const SENT: [Kind; 6] = [Kind::Released, Kind::Delivered, Kind::Opened, Kind::Used, Kind::Deleted, Kind::Revoked];
     let halves = other.node.exchange.receipts.halves(agreement).await?;
-    let filter = Filter { agreement: Some(agreement.clone()), kind: None };
+    let filter = Filter { agreement: Some(agreement.clone()), ..Filter::default() };
     let receipts = own.node.exchange.receipts.list(&filter, 0, 1000).await?;
     let sent = receipts.iter().filter(|stored| SENT.contains(&stored.receipt.kind));
     Ok(sent.filter(|stored| !halves.iter().any(|half| half.jws == stored.jws)).count())

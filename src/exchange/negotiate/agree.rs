@@ -37,7 +37,7 @@ impl Exchange {
     ) -> Result<(), Refusal> {
         let live = self.live_offer(row)?;
         let slice = live.slice.clone().map_err(refuse("policy-unusable"))?;
-        self.guard.check()?;
+        self.may_decide()?;
         let decision = self.decide_negotiation(partner, &live, &slice, row.purpose.as_deref(), row.remote);
         if decision.verdict != Verdict::Allow {
             return Err(decision.reason.unwrap_or_else(no_permit));

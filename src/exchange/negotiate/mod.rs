@@ -366,7 +366,7 @@ impl Exchange {
 }
 
 fn half(agreement: &AgreementId, jws: jws::Jws) -> PartnerHalf {
-    PartnerHalf { agreement: agreement.clone(), kind: "agreement".into(), jws, index: None, number: None }
+    PartnerHalf { agreement: agreement.clone(), kind: "agreement".into(), jws, number: None, proof: None }
 }
 
 fn both(row: &NegotiationRow) -> Result<(Pid, Pid), Refusal> {

@@ -193,7 +193,7 @@ impl Exchange {
             ));
         }
         let slice = live.slice.as_ref().map_err(|_| unknown())?;
-        self.guard.check()?;
+        self.may_decide()?;
         let now = self.clock.now();
         let decision = self.decide_negotiation(partner, &live, slice, request.purpose.as_deref(), address(remote));
         let mut row = NegotiationRow {

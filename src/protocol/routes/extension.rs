@@ -15,7 +15,7 @@ use crate::{
     protocol::{
         BASE, Caller, Malformed, ProtocolError,
         error::{refusal_body, respond},
-        extension::{HalvesRequest, MAX_HALVES, PATH, ReleaseRequest, status_of},
+        extension::{HalvesRequest, MAX_HALVES, PATH, ReleaseRequest, Witnessing, status_of},
         json::plain,
     },
 };
@@ -30,10 +30,11 @@ pub fn routes(mut router: Router<Shared>) -> Router<Shared> {
         ("agreements/{id}/status", get(status)),
         ("receipts", post(halves)),
         ("statement", post(statement)),
+        ("add-checkpoint", post(add_checkpoint)),
     ] {
         router = both(router, &format!("{BASE}{PATH}/{path}"), method);
     }
-    router
+    router.route(&format!("{BASE}{PATH}/log/{{epoch}}/{{*path}}"), get(log_file))
 }
 
 async fn release(State(handler): State<Shared>, request: Request) -> Response {
@@ -102,6 +103,46 @@ async fn statement(State(handler): State<Shared>, request: Request) -> Response 
         handler.statement(&caller, read("statement request", &parts.headers, body).await?).await
     };
     done(outcome.await)
+}
+
+async fn add_checkpoint(State(handler): State<Shared>, request: Request) -> Response {
+    let outcome = async {
+        let (parts, body) = request.into_parts();
+        let caller = caller(&parts)?;
+        let bytes = bounded(&parts.headers, body).await.map_err(refusal)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| Refusal::new("message-invalid", "not UTF-8"))?;
+        handler.add_checkpoint(&caller, text).await
+    };
+    let text = |status: u16, kind: &'static str, body: String| {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+    };
+    match outcome.await {
+        Ok(Witnessing::Cosigned(line)) => text(200, "text/plain; charset=utf-8", line),
+        Ok(Witnessing::Conflict(size)) => text(409, "text/x.tlog.size", format!("{size}\n")),
+        Ok(Witnessing::Refused(status, why)) => text(status, "text/plain; charset=utf-8", why + "\n"),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn log_file(State(handler): State<Shared>, Path((epoch, path)): Path<(String, String)>) -> Response {
+    let plain = epoch.parse::<u64>().ok().filter(|number| number.to_string() == epoch);
+    let Some(epoch) = plain else { return refused(&Refusal::new("not-found", "no such log")) };
+    match handler.log_file(epoch, &path).await {
+        Ok(bytes) if path == "checkpoint" => {
+            let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+            (headers, bytes).into_response()
+        }
+        // what is once in a log stays as it is
+        Ok(bytes) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream"),
+                (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+            ];
+            (headers, bytes).into_response()
+        }
+        Err(refusal) => refused(&refusal),
+    }
 }
 
 fn caller(parts: &Parts) -> Result<Caller, Refusal> {

@@ -417,16 +417,28 @@ async fn the_peer_extension_answers_and_refuses() {
     assert_eq!(site.seen(), ["release T q research", "release T q research", "release T q marketing"]);
 
     let jws = "a.b.c";
+    let logged = json!({"receipt": jws, "number": 1, "proof": ""});
     let path = |rest: &str| format!("{base}/{rest}");
-    let reply = site.post(&path("releases/r/acknowledgement"), &json!({"acknowledgement": jws, "receipt": jws})).await;
+    let reply =
+        site.post(&path("releases/r/acknowledgement"), &json!({"acknowledgement": jws, "acknowledged": logged})).await;
     assert_eq!((reply.status, reply.text.contains("Mallory")), (404, false));
-    assert_eq!(site.post(&path("releases/r/outcome"), &json!({"outcome": jws})).await.status, 204);
+    assert_eq!(site.post(&path("releases/r/outcome"), &json!({"outcome": logged})).await.status, 204);
     assert_eq!(site.get(&path("agreements/a/status")).await.json["status"], jws);
     assert_eq!(site.post(&path("statement"), &json!({"statement": jws})).await.status, 503);
-    let half = json!({"agreement": "a", "kind": "used", "jws": jws});
+    let half = json!({"agreement": "a", "kind": "used", "receipt": jws, "number": 1, "proof": ""});
     assert_eq!(site.post(&path("receipts"), &json!({"halves": [half]})).await.status, 204);
     let many = json!({"halves": vec![half; 257]});
     assert_eq!(site.post(&path("receipts"), &many).await.code(), "too-many");
+    let checkpoint = async |body: &str| site.call(Method::POST, &path("add-checkpoint"), body.to_owned()).await;
+    for (body, status, text) in [("old 0", 200, "line\n"), ("late", 409, "17\n"), ("forged", 403, "no\n")] {
+        let reply = checkpoint(body).await;
+        assert_eq!((reply.status, reply.text.as_str()), (status, text));
+    }
+    assert_eq!(site.get(&path("log/1/checkpoint")).await.text.as_bytes(), [1, 2]);
+    assert_eq!(site.get(&path("log/1/tile/0/x001/067.p/3")).await.status, 200);
+    for nothing in ["log/01/checkpoint", "log/x/checkpoint", "log/1/tile/9/000", "log/1/"] {
+        assert_eq!(site.get(&path(nothing)).await.status, 404, "{nothing}");
+    }
     for (body, code) in [
         (String::new(), "body-empty"),
         (json!({"acknowledgement": "not a jws"}).to_string(), "message-invalid"),

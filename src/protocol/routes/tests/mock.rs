@@ -14,8 +14,8 @@ use crate::{
     protocol::{
         Caller, CatalogPage, Handler, Incoming, Party, Pids, ProtocolError, check_pids,
         extension::{
-            AcknowledgementRequest, HalvesRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
-            StatementRequest, StatusAnswer,
+            AcknowledgementRequest, HalvesRequest, KeyAnswer, LoggedReceipt, OutcomeRequest, ReleaseAnswer,
+            ReleaseRequest, StatementRequest, StatusAnswer, Witnessing,
         },
         message::{
             Address, Catalog, CatalogRequest, ContractNegotiation, DataService, Dataset, NegotiationMessage,
@@ -144,8 +144,7 @@ impl Handler for Mock {
             return Err(Refusal::new("policy-denied", "policy `cohort` forbids `marketing`"));
         }
         Ok(ReleaseAnswer {
-            receipt: Jws::parse("a.b.c").unwrap(),
-            number: 1,
+            released: LoggedReceipt { receipt: Jws::parse("a.b.c").unwrap(), number: 1, proof: String::new() },
             release: ReleaseId::parse("r").unwrap(),
             stream: "https://p.example/2025-1/counterseal/v1/releases/r/stream".into(),
             deadline: Timestamp::from_millis(0),
@@ -181,6 +180,20 @@ impl Handler for Mock {
     async fn statement(&self, _: &Caller, _: StatementRequest) -> Result<(), Refusal> {
         self.note("statement");
         Err(Refusal::new("busy", "later"))
+    }
+
+    async fn add_checkpoint(&self, _: &Caller, body: &str) -> Result<Witnessing, Refusal> {
+        self.note(format!("add-checkpoint {body}"));
+        Ok(match body {
+            "late" => Witnessing::Conflict(17),
+            "forged" => Witnessing::Refused(403, "no".into()),
+            _ => Witnessing::Cosigned("line\n".into()),
+        })
+    }
+
+    async fn log_file(&self, epoch: u64, path: &str) -> Result<Vec<u8>, Refusal> {
+        self.note(format!("log {epoch} {path}"));
+        if path.starts_with("tile/9") { Err(Refusal::new("tile-unknown", "")) } else { Ok(vec![1, 2]) }
     }
 }
 

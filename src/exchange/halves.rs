@@ -1,0 +1,129 @@
+//! The tally: our receipts on their way to the partner with proof that they are in our log, and the partner's, checked
+//! when they come: signature, kind, number in the series, and inclusion.
+
+use crate::{
+    agreement::AgreementRow,
+    crypto::jws::{Jws, Kid},
+    error::Refusal,
+    exchange::{Exchange, refuse, witness::Evidence},
+    id::{ParticipantId, Sha256},
+    identity::Peer,
+    protocol::extension::{HalvesRequest, LoggedReceipt, OutcomeRequest},
+    receipt::{Commit, Kind, LogProof, PartnerHalf, Receipt, checkpoint::Checkpoint, entry, read, row_key},
+};
+
+/// A partner's receipt that has been checked, not yet kept.
+pub(super) struct CheckedHalf {
+    /// What it says.
+    pub receipt: Receipt,
+    logged: LoggedReceipt,
+    place: Vec<u8>,
+    new: bool,
+}
+
+impl Exchange {
+    /// A receipt of ours with its place: number, and proof under our newest checkpoint.
+    pub(super) async fn logged(&self, receipt: &Jws) -> Result<LoggedReceipt, Refusal> {
+        let unreadable = refuse("store-unreadable");
+        let missing = || Refusal::new("receipt-missing", "a receipt of ours can't be found");
+        let stored = self.receipts.by_sha256(&receipt.sha256()).await.map_err(&unreadable)?.ok_or_else(missing)?;
+        let proof = self.log.prove(stored.index).await.map_err(unreadable)?.ok_or_else(missing)?;
+        Ok(LoggedReceipt { receipt: receipt.clone(), number: stored.number, proof: proof.to_string() })
+    }
+
+    /// Checks a receipt of the partner's: who signed it, what it is, its number, and that it is in the partner's log.
+    ///
+    /// # Errors
+    /// `receipt-signature`, `receipt-mismatch`; `receipt-unproven` where number or proof don't hold; `number-reused`,
+    /// after an alarm, where another receipt of the partner's has this number.
+    pub(super) async fn check_half(
+        &self,
+        agreement: &AgreementRow,
+        peer: &Peer,
+        kinds: &[Kind],
+        logged: &LoggedReceipt,
+        key: impl FnOnce(&Kid) -> Option<crate::crypto::VerifyingKey>,
+    ) -> Result<CheckedHalf, Refusal> {
+        let receipt = crate::receipt::verify(&logged.receipt, &peer.did, key)
+            .map_err(refuse("receipt-signature"))?
+            .into_payload();
+        if receipt.agreement.as_ref() != Some(agreement.id())
+            || receipt.series != agreement.id().as_str()
+            || !kinds.contains(&receipt.kind)
+        {
+            return Err(Refusal::new("receipt-mismatch", "the receipt is not what it is said to be"));
+        }
+        let signer: ParticipantId = peer.did.clone().into();
+        let sha256 = logged.receipt.sha256();
+        let tag = agreement.series_secret.key_of(&signer).tag(logged.number);
+        self.check_inclusion(peer, &entry(&tag, &sha256), logged).await?;
+        let place = row_key("hn/", &[agreement.id().as_str(), &logged.number.to_string()]);
+        let known = read::<Sha256>(&*self.store, &place).await.map_err(refuse("store-unreadable"))?;
+        match known.value {
+            Some(other) if other != sha256 => {
+                let sentence =
+                    format!("two receipts of `{signer}` have number {} of agreement {}", logged.number, agreement.id());
+                let evidence = vec![logged.receipt.as_str().to_owned(), logged.proof.clone()];
+                self.alarm(
+                    peer,
+                    Evidence { code: "number-reused", sentence: sentence.clone(), proven: true, objects: evidence },
+                )
+                .await?;
+                Err(Refusal::new("number-reused", sentence))
+            }
+            known => Ok(CheckedHalf { receipt, logged: logged.clone(), place, new: known.is_none() }),
+        }
+    }
+
+    async fn check_inclusion(&self, peer: &Peer, entry: &[u8; 65], logged: &LoggedReceipt) -> Result<(), Refusal> {
+        let unproven = |why: String| {
+            let sentence =
+                format!("receipt number {} is not proven to be in `{}`'s log: {why}", logged.number, peer.did);
+            Refusal::new("receipt-unproven", sentence)
+        };
+        let proof = LogProof::parse(&logged.proof).map_err(|error| unproven(error.to_string()))?;
+        let origin = Checkpoint::claimed(&proof.checkpoint).map_err(|error| unproven(error.to_string()))?.origin;
+        if !self.is_log_of(&origin, &peer.did) {
+            return Err(unproven(format!("`{origin}` is not its log")));
+        }
+        let checkpoint =
+            proof.verify(entry, &origin, &peer.statement.keys.log).map_err(|error| unproven(error.to_string()))?;
+        self.compare_with_seen(peer, &checkpoint, &proof.checkpoint).await
+    }
+
+    /// Keeps what was checked.
+    pub(super) fn keep_half(&self, commit: &mut Commit, half: &CheckedHalf) -> Result<(), Refusal> {
+        let Some(agreement) = half.receipt.agreement.clone() else { return Ok(()) };
+        if half.new {
+            commit.put_new(half.place.clone(), &half.logged.receipt.sha256()).map_err(refuse("internal"))?;
+        }
+        commit.half(PartnerHalf {
+            agreement,
+            kind: half.receipt.kind.as_str().to_owned(),
+            jws: half.logged.receipt.clone(),
+            number: Some(half.logged.number),
+            proof: Some(half.logged.proof.clone()),
+        });
+        Ok(())
+    }
+
+    /// Letters are written with the commit that makes a receipt, before it has a place: number and proof are put in when
+    /// the letter goes out.
+    pub(super) async fn complete_halves(&self, body: &mut serde_json::Value) -> Result<(), Refusal> {
+        if let Ok(mut request) = serde_json::from_value::<HalvesRequest>(body.clone()) {
+            for half in &mut request.halves {
+                half.logged = self.logged(&half.logged.receipt).await?;
+            }
+            *body = serde_json::to_value(request).map_err(refuse("internal"))?;
+        } else if let Ok(mut request) = serde_json::from_value::<OutcomeRequest>(body.clone()) {
+            request.outcome = self.logged(&request.outcome.receipt).await?;
+            *body = serde_json::to_value(request).map_err(refuse("internal"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A receipt that has no place yet.
+pub(super) fn unplaced(receipt: Jws) -> LoggedReceipt {
+    LoggedReceipt { receipt, number: 0, proof: String::new() }
+}

@@ -1,0 +1,173 @@
+//! The log as others see it: checkpoints, tiles, entry bundles and proofs, made from rows when somebody asks.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    id::Sha256,
+    receipt::{
+        ENTRY, LogProof, ReceiptError,
+        checkpoint::Checkpoint,
+        committer::{HEAD, Head},
+        entry,
+        merkle::{Frontier, Node, leaf_hash, node_hash},
+        place::{RECEIPTS, node_key, parse_entry, placed, receipt_key},
+        proof::{self, Subtree},
+        rows::damaged,
+        tile::{self, Level, Tile, WIDTH},
+    },
+    store::Store,
+};
+
+/// The log's public side. A proof reads as many tiles as the tree is high: one for each factor of 256. Cheap to clone.
+#[derive(Clone)]
+pub struct Log(Arc<dyn Store>);
+
+impl Log {
+    /// Over this store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self(store)
+    }
+
+    /// The newest checkpoint and its signed note; `None` before the first receipt.
+    pub async fn checkpoint(&self) -> Result<Option<(Checkpoint, String)>, ReceiptError> {
+        let note = self.head().await?.checkpoint;
+        if note.is_empty() {
+            return Ok(None);
+        }
+        let checkpoint = Checkpoint::claimed(&note).map_err(|error| damaged(HEAD, error.to_string()))?;
+        Ok(Some((checkpoint, note)))
+    }
+
+    /// Which of our logs it is.
+    pub async fn epoch(&self) -> Result<u64, ReceiptError> {
+        Ok(self.head().await?.epoch)
+    }
+
+    /// A tile's or bundle's bytes; `None` if the log doesn't have it (yet).
+    pub async fn tile(&self, tile: Tile) -> Result<Option<Vec<u8>>, ReceiptError> {
+        if !tile.exists_in(self.head().await?.frontier.size()) {
+            return Ok(None);
+        }
+        let start = tile.index * WIDTH;
+        Ok(Some(match tile.level {
+            Level::Entries => tile::bundle(&self.entries(start, tile.width.into()).await?),
+            Level::Hashes(level) => tile::hashes(&self.hashes(level, tile.index, tile.width.into()).await?),
+        }))
+    }
+
+    /// Entries from a place on, as many as were asked for.
+    pub async fn entries(&self, start: u64, count: usize) -> Result<Vec<[u8; ENTRY]>, ReceiptError> {
+        let after = start.checked_sub(1).map(receipt_key);
+        let rows = self.0.scan(RECEIPTS, after.as_deref(), count).await?;
+        let mut entries = Vec::with_capacity(count);
+        for (expected, (key, row)) in (start..).zip(&rows) {
+            if *key != receipt_key(expected) {
+                break;
+            }
+            let (_, tag, sha256) = parse_entry(key, row)?;
+            entries.push(entry(&tag, &sha256));
+        }
+        if entries.len() < count {
+            return Err(damaged(&receipt_key(start + entries.len() as u64), "missing"));
+        }
+        Ok(entries)
+    }
+
+    /// Proves that the entry at `index` is in the tree of `size` entries.
+    pub async fn prove_inclusion(&self, index: u64, size: u64) -> Result<Option<Vec<Sha256>>, ReceiptError> {
+        match proof::inclusion(index, size) {
+            Some(path) => self.resolve(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Proves that the tree of `old` entries is the beginning of that of `new`.
+    pub async fn prove_consistency(&self, old: u64, new: u64) -> Result<Option<Vec<Sha256>>, ReceiptError> {
+        match proof::consistency(old, new) {
+            Some(path) => self.resolve(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The proof of one entry under the newest checkpoint.
+    pub async fn prove(&self, index: u64) -> Result<Option<LogProof>, ReceiptError> {
+        let Some((checkpoint, note)) = self.checkpoint().await? else { return Ok(None) };
+        let path = self.prove_inclusion(index, checkpoint.size).await?;
+        Ok(path.map(|path| LogProof { index, path, checkpoint: note }))
+    }
+
+    /// The root of the first `size` entries.
+    pub async fn root(&self, size: u64) -> Result<Sha256, ReceiptError> {
+        if size == 0 {
+            return Ok(Frontier::default().root());
+        }
+        let roots = self.resolve(vec![Subtree::whole(size)]).await?;
+        roots.into_iter().next().ok_or_else(|| damaged(HEAD, "no root"))
+    }
+
+    /// The hash of each subtree, from the tiles that they touch, each read once.
+    async fn resolve(&self, subtrees: Vec<Subtree>) -> Result<Vec<Sha256>, ReceiptError> {
+        let nodes: Vec<Vec<Node>> = subtrees.into_iter().map(Subtree::nodes).collect();
+        // how much of each tile: a tile at the edge is read as far as is needed
+        let mut needed: HashMap<(u8, u64), usize> = HashMap::new();
+        for node in nodes.iter().flatten() {
+            let (level, index, first, count) = Tile::of(*node);
+            let width = needed.entry((level, index)).or_default();
+            *width = (*width).max(first + count);
+        }
+        let mut tiles = HashMap::new();
+        for ((level, index), width) in needed {
+            tiles.insert((level, index), self.hashes(level, index, width).await?);
+        }
+        nodes
+            .iter()
+            .map(|nodes| {
+                let hashes = nodes
+                    .iter()
+                    .map(|node| {
+                        let (level, index, first, count) = Tile::of(*node);
+                        tiles.get(&(level, index)).and_then(|tile| complete(tile.get(first..first + count)?))
+                    })
+                    .collect::<Option<Vec<_>>>();
+                hashes.as_deref().and_then(Subtree::fold).ok_or_else(|| damaged(HEAD, "a proof over no hashes"))
+            })
+            .collect()
+    }
+
+    /// The first hashes of a tile.
+    async fn hashes(&self, level: u8, index: u64, width: usize) -> Result<Vec<Sha256>, ReceiptError> {
+        let start = index * WIDTH;
+        if level == 0 {
+            return Ok(self.entries(start, width).await?.iter().map(|entry| leaf_hash(entry)).collect());
+        }
+        let after = start.checked_sub(1).map(|before| node_key(level, before));
+        let rows = self.0.scan(&[b't', b'/', level], after.as_deref(), width).await?;
+        let mut hashes = Vec::with_capacity(width);
+        for (expected, (key, row)) in (start..).zip(&rows) {
+            if *key != placed(&[b't', b'/', level], expected) {
+                break;
+            }
+            hashes.push(Sha256(row.as_slice().try_into().map_err(|_| damaged(key, "not a hash"))?));
+        }
+        if hashes.len() < width {
+            return Err(damaged(&node_key(level, start + hashes.len() as u64), "missing"));
+        }
+        Ok(hashes)
+    }
+
+    async fn head(&self) -> Result<Head, ReceiptError> {
+        match self.0.get(HEAD).await? {
+            None => Ok(Head::default()),
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(HEAD, error.to_string())),
+        }
+    }
+}
+
+/// The root over a power of two of hashes.
+fn complete(hashes: &[Sha256]) -> Option<Sha256> {
+    let mut level = hashes.to_vec();
+    while level.len() > 1 {
+        level = level.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
+    }
+    level.first().copied()
+}

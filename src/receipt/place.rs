@@ -1,0 +1,137 @@
+//! Where receipts lie: their rows, the tree's rows, and the index rows that are derived from them.
+//!
+//! ```text
+//!   r/<place>                    number in the series ‖ tag ‖ SHA-256(JWS) ‖ JWS
+//!   t/<level><index>             root of a complete subtree of 256^level entries
+//!   rl/<partner>                 place of the newest receipt in a series that is shared with it
+//!   rs/<SHA-256>, ri/<id>        place
+//!   ra/<agreement><place>, rp/<partner><place>, rk/<kind><place>, rv/<verdict><place>
+//! ```
+
+use crate::{
+    crypto::{jws::Jws, unb64},
+    id::{AgreementId, Did, ParticipantId, ReceiptId, Sha256},
+    receipt::{Kind, Receipt, ReceiptError, row_key, rows::damaged},
+};
+
+pub(super) const RECEIPTS: &[u8] = b"r/";
+
+/// A receipt's row, read.
+pub(super) struct ReceiptRow {
+    pub number: u64,
+    pub tag: [u8; 32],
+    pub sha256: Sha256,
+    pub jws: Jws,
+}
+
+pub(super) fn receipt_key(index: u64) -> Vec<u8> {
+    placed(RECEIPTS, index)
+}
+
+/// A receipt's row: what its entry is made of first, so that entries are read without the receipts.
+pub(super) fn row(number: u64, tag: &[u8; 32], sha256: &Sha256, jws: &Jws) -> Vec<u8> {
+    let mut row = Vec::with_capacity(72 + jws.as_str().len());
+    row.extend_from_slice(&number.to_be_bytes());
+    row.extend_from_slice(tag);
+    row.extend_from_slice(sha256.as_bytes());
+    row.extend_from_slice(jws.as_str().as_bytes());
+    row
+}
+
+pub(super) fn parse_row(key: &[u8], row: &[u8]) -> Result<ReceiptRow, ReceiptError> {
+    let (number, tag, sha256) = parse_entry(key, row)?;
+    let text = std::str::from_utf8(&row[72..]).map_err(|_| damaged(key, "not a receipt's row"))?;
+    Ok(ReceiptRow { number, tag, sha256, jws: Jws::parse(text)? })
+}
+
+/// The number, tag and hash in a receipt's row.
+pub(super) fn parse_entry(key: &[u8], row: &[u8]) -> Result<(u64, [u8; 32], Sha256), ReceiptError> {
+    let wrong = || damaged(key, "not a receipt's row");
+    let (number, rest) = row.split_first_chunk::<8>().ok_or_else(wrong)?;
+    let (tag, rest) = rest.split_first_chunk::<32>().ok_or_else(wrong)?;
+    let (sha256, _) = rest.split_first_chunk::<32>().ok_or_else(wrong)?;
+    Ok((u64::from_be_bytes(*number), *tag, Sha256(*sha256)))
+}
+
+/// What a receipt of our own says; its signature is the verifier's business.
+pub(super) fn payload(key: &[u8], jws: &Jws) -> Result<Receipt, ReceiptError> {
+    let part = jws.as_str().split('.').nth(1).unwrap_or_default();
+    let bytes = unb64(part).map_err(|error| damaged(key, error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| damaged(key, error.to_string()))
+}
+
+/// Where the root of a complete subtree of 256^level entries lies.
+pub(super) fn node_key(level: u8, index: u64) -> Vec<u8> {
+    placed(&[b't', b'/', level], index)
+}
+
+/// Where the place of the newest receipt in a partner's series lies.
+pub(super) fn last_key(partner: &ParticipantId) -> Vec<u8> {
+    row_key("rl/", &[partner.as_str()])
+}
+
+pub(super) fn by_hash_key(sha256: &Sha256) -> Vec<u8> {
+    placed_after(b"rs/", sha256.as_bytes())
+}
+
+pub(super) fn by_id_key(id: &ReceiptId) -> Vec<u8> {
+    row_key("ri/", &[id.as_str()])
+}
+
+pub(super) fn by_agreement(agreement: &AgreementId) -> Vec<u8> {
+    row_key("ra/", &[agreement.as_str()])
+}
+
+pub(super) fn by_partner(partner: &ParticipantId) -> Vec<u8> {
+    row_key("rp/", &[partner.as_str()])
+}
+
+pub(super) fn by_kind(kind: Kind) -> Vec<u8> {
+    row_key("rk/", &[kind.as_str()])
+}
+
+pub(super) fn by_verdict(verdict: &str) -> Vec<u8> {
+    row_key("rv/", &[verdict])
+}
+
+/// Who the other party of a receipt is: in an agreement's series, and in the node's where it is about somebody.
+pub(super) fn partner<'a>(us: &Did, receipt: &'a Receipt) -> Option<&'a ParticipantId> {
+    match &receipt.consumer {
+        Some(consumer) if *consumer == *us => Some(&receipt.provider),
+        other => other.as_ref(),
+    }
+}
+
+/// Whose witnessing a receipt asks for: the other party of its agreement, if both have signed that.
+pub(super) fn counterpart<'a>(us: &Did, receipt: &'a Receipt) -> Option<&'a ParticipantId> {
+    if receipt.series == "node" || receipt.one_sided { None } else { partner(us, receipt) }
+}
+
+/// The index rows of a receipt.
+pub(super) fn index_rows(rows: &mut Vec<(Vec<u8>, Vec<u8>)>, us: &Did, index: u64, sha256: &Sha256, receipt: &Receipt) {
+    let place = index.to_be_bytes();
+    rows.push((by_hash_key(sha256), place.to_vec()));
+    rows.push((by_id_key(&receipt.id), place.to_vec()));
+    let mut list = |prefix: Vec<u8>| rows.push((placed_after(&prefix, &place), Vec::new()));
+    list(by_kind(receipt.kind));
+    if let Some(agreement) = &receipt.agreement {
+        list(by_agreement(agreement));
+    }
+    if let Some(partner) = partner(us, receipt) {
+        list(by_partner(partner));
+    }
+    if let Some(decision) = &receipt.decision {
+        list(by_verdict(&decision.verdict));
+    }
+}
+
+/// The key of a place after a prefix.
+pub(super) fn placed(prefix: &[u8], index: u64) -> Vec<u8> {
+    placed_after(prefix, &index.to_be_bytes())
+}
+
+fn placed_after(prefix: &[u8], place: &[u8]) -> Vec<u8> {
+    let mut key = prefix.to_vec();
+    key.extend_from_slice(place);
+    key
+}
