@@ -21,7 +21,7 @@ use crate::{
     agreement::AgreementRow,
     api::{Api, Problem, events, processes},
     error::Refusal,
-    evidence,
+    evidence::{self, Scope},
     exchange::{CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReceiptId, ReleaseId},
     identity::Attributes,
@@ -416,6 +416,13 @@ struct Which {
     from: u64,
     #[serde(default = "page")]
     limit: usize,
+    /// Of an export: with what the receipts commit to.
+    #[serde(default = "yes")]
+    contents: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn page() -> usize {
@@ -467,9 +474,28 @@ async fn receipt(State(api): State<Api>, Path(receipt): Path<String>) -> Answer<
     Ok(Json(view))
 }
 
-async fn export(State(api): State<Api>, Query(which): Query<Which>) -> Answer<evidence::Bundle> {
-    let agreement = which.agreement.as_deref().map(id::<AgreementId>).transpose()?;
-    Ok(Json(api.exchange.export(agreement.as_ref()).await?))
+/// The export as a tar archive of its folder.
+async fn export(State(api): State<Api>, Query(which): Query<Which>) -> Result<Response, Problem> {
+    let filter = which.filter()?;
+    let scope = Scope {
+        agreement: filter.agreement,
+        peer: filter.peer,
+        kind: filter.kind,
+        verdict: filter.verdict,
+        since: filter.since,
+        until: filter.until,
+    };
+    let files = api.exchange.export_files(scope, which.contents).await?;
+    let failed = |error: std::io::Error| Problem(Refusal::new("internal", error.to_string()));
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, bytes) in &files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, bytes.as_slice()).map_err(failed)?;
+    }
+    let bytes = archive.into_inner().map_err(failed)?;
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], bytes).into_response())
 }
 
 async fn accept_clock(State(api): State<Api>) -> Answer<Value> {

@@ -1,12 +1,13 @@
 //! `counterseal receipt …`
 
 use std::{
+    io::Read as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,10 +15,15 @@ use crate::{
         client::{connect, segment},
         output::{Output, table, text},
     },
-    evidence::{Bundle, Finding, Trust, Verdict, match_halves, verify},
-    id::{AgreementId, ReceiptId},
+    evidence::{
+        Bundle, Finding, Trust, Verdict,
+        folder::{self, Files},
+        reconcile, verify,
+    },
+    id::{AgreementId, ParticipantId, ReceiptId},
     identity::Invitation,
     receipt::Kind,
+    time::Timestamp,
 };
 
 /// Evidence is consistent, but nobody vouches for its keys.
@@ -25,17 +31,57 @@ const UNPROVEN: u8 = 3;
 /// Evidence does not hold.
 const BROKEN: u8 = 4;
 
+/// Which receipts.
+#[derive(Debug, Default, Args)]
+pub struct Which {
+    /// Only under this agreement.
+    #[arg(long)]
+    agreement: Option<AgreementId>,
+    /// Only about this partner.
+    #[arg(long)]
+    peer: Option<ParticipantId>,
+    /// Only of this kind.
+    #[arg(long, value_parser = kind)]
+    kind: Option<Kind>,
+    /// Only of decisions with this verdict: allow, conditional, deny, default-deny.
+    #[arg(long)]
+    verdict: Option<String>,
+    /// Not before this time (RFC 3339, or a date, which begins at midnight UTC).
+    #[arg(long, value_parser = time)]
+    since: Option<Timestamp>,
+    /// Before this time.
+    #[arg(long, value_parser = time)]
+    until: Option<Timestamp>,
+}
+
+impl Which {
+    fn query(&self) -> String {
+        let text = |name: &str, value: Option<String>| value.map(|value| format!("{name}={}", segment(&value)));
+        [
+            text("agreement", self.agreement.as_ref().map(|id| id.as_str().to_owned())),
+            text("peer", self.peer.as_ref().map(|id| id.as_str().to_owned())),
+            text("kind", self.kind.map(|kind| kind.as_str().to_owned())),
+            text("verdict", self.verdict.clone()),
+            text("since", self.since.map(|at| at.to_string())),
+            text("until", self.until.map(|at| at.to_string())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("&")
+    }
+}
+
 /// Receipts.
 #[derive(Debug, Subcommand)]
 pub enum ReceiptCommand {
     /// Show receipts in the order of the log.
+    #[command(
+        after_help = "Example:\n  counterseal receipt list --peer did:web:research.invalid --verdict deny --since 2026-11-01"
+    )]
     List {
-        /// Only under this agreement.
-        #[arg(long)]
-        agreement: Option<AgreementId>,
-        /// Only of this kind.
-        #[arg(long, value_parser = kind)]
-        kind: Option<Kind>,
+        #[command(flatten)]
+        which: Which,
         /// From this place in the log on.
         #[arg(long, default_value_t = 0)]
         from: u64,
@@ -48,25 +94,34 @@ pub enum ReceiptCommand {
         /// Which.
         id: ReceiptId,
     },
-    /// Write receipts, halves and the log into one file for a verifier.
+    /// Write a folder for a verifier: receipts, halves, the log, and all that they rest on.
+    #[command(
+        after_help = "Example:\n  counterseal receipt export --agreement urn:uuid:… --out evidence\n\nAn export by agreement or by peer is complete, and holds nothing of any other partner."
+    )]
     Export {
-        /// Only of this agreement; nothing of any other partner is in it.
+        #[command(flatten)]
+        which: Which,
+        /// Leave out what the receipts only commit to: requests, purposes.
         #[arg(long)]
-        agreement: Option<AgreementId>,
-        /// Where to.
+        without_contents: bool,
+        /// The folder; it must not be there yet.
         #[arg(long)]
         out: PathBuf,
     },
-    /// Check an export offline: authentic, in its log, in order, complete; or what is wrong.
+    /// Check an export offline: authentic, in its log, in order, complete, decided as it says; or what is wrong.
+    #[command(
+        after_help = "Exit codes:\n  0  it holds\n  3  consistent, keys unproven: nobody's keys are trusted\n  4  it does not hold\n\nExample:\n  counterseal receipt verify evidence --trust hospital.json --trust research.json"
+    )]
     Verify {
         /// The export.
-        file: PathBuf,
+        folder: PathBuf,
         /// Invitations of the participants whose keys you trust.
         #[arg(long)]
         trust: Vec<PathBuf>,
     },
-    /// Hold two parties' exports against each other, half to half.
-    Match {
+    /// Hold two parties' exports against each other: what is missing, what differs, who is named that shouldn't be.
+    #[command(visible_alias = "match")]
+    Reconcile {
         /// One party's export.
         a: PathBuf,
         /// The other's.
@@ -77,6 +132,11 @@ pub enum ReceiptCommand {
     },
 }
 
+fn time(text: &str) -> Result<Timestamp, String> {
+    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    Timestamp::parse(&whole).map_err(|error| format!("{error}; write 2026-11-24 or 2026-11-24T08:00:00Z"))
+}
+
 fn kind(text: &str) -> Result<Kind, String> {
     serde_json::from_value(Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
@@ -84,14 +144,8 @@ fn kind(text: &str) -> Result<Kind, String> {
 /// Runs the command.
 pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::Result<ExitCode> {
     match command {
-        ReceiptCommand::List { agreement, kind, from, limit } => {
-            let mut path = format!("/v1/receipts?from={from}&limit={limit}");
-            if let Some(agreement) = agreement {
-                path.push_str(&format!("&agreement={}", segment(agreement.as_str())));
-            }
-            if let Some(kind) = kind {
-                path.push_str(&format!("&kind={}", kind.as_str()));
-            }
+        ReceiptCommand::List { which, from, limit } => {
+            let path = format!("/v1/receipts?from={from}&limit={limit}&{}", which.query());
             let answer = connect(home)?.get(&path).await?;
             out.show(&answer, list);
         }
@@ -99,33 +153,59 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
             let answer = connect(home)?.get(&format!("/v1/receipts/{}", segment(id.as_str()))).await?;
             out.show(&answer, |answer| serde_json::to_string_pretty(answer).unwrap_or_default());
         }
-        ReceiptCommand::Export { agreement, out: file } => {
-            let path = match agreement {
-                Some(agreement) => format!("/v1/export?agreement={}", segment(agreement.as_str())),
-                None => "/v1/export".to_owned(),
+        ReceiptCommand::Export { which, without_contents, out: folder } => {
+            anyhow::ensure!(!folder.exists(), "{} is there already; name a new folder", folder.display());
+            let path = format!("/v1/export?contents={}&{}", !without_contents, which.query());
+            let archive = connect(home)?.send(reqwest::Method::GET, &path, &()).await?.bytes().await?;
+            let files = unpack(&archive)?;
+            let receipts =
+                files.get("receipts.jsonl").map_or(0, |lines| lines.split(|byte| *byte == b'\n').count() - 1);
+            write(&folder, &files)?;
+            out.show(&json!({ "folder": folder, "receipts": receipts, "files": files.len() }), |_| {
+                format!("{} holds {receipts} receipts; its README.md tells an arbiter what to do", folder.display())
+            });
+        }
+        ReceiptCommand::Verify { folder, trust } => {
+            let (verdict, proven) = match read(&folder)? {
+                (Some(bundle), mut findings) => {
+                    let mut verdict = verify(&bundle, &trusted(&trust)?);
+                    findings.append(&mut verdict.findings);
+                    verdict.findings = findings;
+                    let proven = verdict.unproven.is_empty();
+                    out.show(&json!(verdict), |_| told(&verdict));
+                    (verdict.holds(), proven)
+                }
+                (None, findings) => {
+                    out.show(&json!({ "findings": findings }), |_| unreadable(&folder, &findings));
+                    (false, false)
+                }
             };
-            let answer = connect(home)?.get(&path).await?;
-            let count = answer["receipts"].as_array().map_or(0, Vec::len);
-            std::fs::write(&file, serde_json::to_string(&answer)? + "\n")
-                .with_context(|| file.display().to_string())?;
-            out.show(&json!({ "file": file, "receipts": count }), |_| {
-                format!("{} holds {count} receipts", file.display())
-            });
+            return Ok(exit(verdict, proven));
         }
-        ReceiptCommand::Verify { file, trust } => {
-            let verdict = verify(&bundle(&file)?, &trusted(&trust)?);
-            out.show(&json!(verdict), |_| told(&verdict));
-            return Ok(exit(verdict.holds(), verdict.unproven.is_empty()));
-        }
-        ReceiptCommand::Match { a, b, trust } => {
-            let matched = match_halves(&bundle(&a)?, &bundle(&b)?, &trusted(&trust)?);
-            out.show(&json!(matched), |_| {
-                let mut lines: String = matched.verdicts.iter().map(|verdict| told(verdict) + "\n").collect();
-                lines.push_str(&format!("{} agreements in common, {} halves fit\n", matched.agreements, matched.pairs));
-                lines + &findings(&matched.findings)
+        ReceiptCommand::Reconcile { a, b, trust } => {
+            let mut read_both = Vec::new();
+            for folder in [&a, &b] {
+                match read(folder)? {
+                    (Some(bundle), findings) => read_both.push((bundle, findings)),
+                    (None, findings) => {
+                        out.show(&json!({ "findings": findings }), |_| unreadable(folder, &findings));
+                        return Ok(ExitCode::from(BROKEN));
+                    }
+                }
+            }
+            let mut reconciled = reconcile(&read_both[0].0, &read_both[1].0, &trusted(&trust)?);
+            for (verdict, (_, findings)) in reconciled.verdicts.iter_mut().zip(&mut read_both) {
+                findings.append(&mut verdict.findings);
+                verdict.findings = std::mem::take(findings);
+            }
+            out.show(&json!(reconciled), |_| {
+                let mut lines: String = reconciled.verdicts.iter().map(|verdict| told(verdict) + "\n").collect();
+                let (agreements, pairs) = (reconciled.agreements, reconciled.pairs);
+                lines.push_str(&format!("{agreements} agreements in common, {pairs} halves fit\n"));
+                lines + &findings(&reconciled.findings)
             });
-            let proven = matched.verdicts.iter().all(|verdict| verdict.unproven.is_empty());
-            return Ok(exit(matched.holds(), proven));
+            let proven = reconciled.verdicts.iter().all(|verdict| verdict.unproven.is_empty());
+            return Ok(exit(reconciled.holds(), proven));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -160,9 +240,57 @@ fn list(answer: &Value) -> String {
     if rows.is_empty() { "none".to_owned() } else { table(&["index", "time", "kind", "action", "result", "id"], &rows) }
 }
 
-fn bundle(path: &Path) -> anyhow::Result<Bundle> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not an export", path.display()))
+/// The files of an export, as the connector packs them. Paths are ours: nothing else is written.
+fn unpack(archive: &[u8]) -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.to_str().context("a path that is not UTF-8")?.to_owned();
+        let plain = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        anyhow::ensure!(plain && !path.contains('\\'), "the connector packed a file `{path}`");
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes)?;
+        files.insert(path, bytes);
+    }
+    Ok(files)
+}
+
+/// Writes an export's files into a new folder.
+pub fn write(folder: &Path, files: &Files) -> anyhow::Result<()> {
+    for (path, bytes) in files {
+        let path = folder.join(path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        }
+        std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Reads an export's folder: every file under it, links not followed.
+fn read(folder: &Path) -> anyhow::Result<(Option<Bundle>, Vec<Finding>)> {
+    fn collect(root: &Path, at: &Path, files: &mut Files) -> anyhow::Result<()> {
+        for entry in std::fs::read_dir(at).with_context(|| at.display().to_string())? {
+            let entry = entry?;
+            let (kind, path) = (entry.file_type()?, entry.path());
+            if kind.is_dir() {
+                collect(root, &path, files)?;
+            } else {
+                let name = path.strip_prefix(root)?.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/");
+                // whatever is no file is there all the same, and too much
+                let bytes = if kind.is_file() { std::fs::read(&path)? } else { Vec::new() };
+                files.insert(name, bytes);
+            }
+        }
+        Ok(())
+    }
+    let mut files = Files::new();
+    collect(folder, folder, &mut files)?;
+    Ok(folder::read(&files))
+}
+
+fn unreadable(folder: &Path, wrong: &[Finding]) -> String {
+    format!("{}: DOES NOT HOLD, and can't be read as an export\n{}", folder.display(), findings(wrong))
 }
 
 fn trusted(files: &[PathBuf]) -> anyhow::Result<Trust> {
@@ -175,18 +303,29 @@ fn trusted(files: &[PathBuf]) -> anyhow::Result<Trust> {
 }
 
 fn told(verdict: &Verdict) -> String {
-    let head = match (verdict.holds(), verdict.unproven.is_empty()) {
-        (true, true) => "authentic, complete, in order",
-        (true, false) => "consistent, keys unproven (name invitations that you trust with --trust)",
-        (false, _) => "DOES NOT HOLD",
+    let head = match (verdict.holds(), verdict.unproven.is_empty(), verdict.whole) {
+        (true, true, true) => "authentic, complete, in order",
+        (true, true, false) => "authentic, in order; a selection, which is not complete by its nature",
+        (true, false, _) => "consistent, keys unproven (name invitations that you trust with --trust)",
+        (false, ..) => "DOES NOT HOLD",
+    };
+    let witnessed: String = verdict
+        .witnessed
+        .iter()
+        .map(|one| format!("  {} cosigned {} of {} entries by {}\n", one.by, one.size, verdict.entries, one.at))
+        .collect();
+    let once = match verdict.not_replayed {
+        0 => String::new(),
+        count => format!(", {count} could not be (request erased, not shown, or of another version)"),
     };
     format!(
-        "{}: {head}\n  {} receipts under a checkpoint of {} entries, {} agreements signed by both, {} halves of partners\n{}",
+        "{}: {head}\n  {} receipts under a checkpoint of {} entries, {} agreements, {} halves of partners\n{witnessed}  {} decisions came out the same when decided again{once}\n{}",
         verdict.exporter,
         verdict.receipts,
         verdict.entries,
         verdict.agreements,
         verdict.halves,
+        verdict.replayed,
         findings(&verdict.findings)
     )
 }

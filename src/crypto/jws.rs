@@ -90,19 +90,22 @@ pub enum Typ {
     Receipt,
     /// Sealed bytes received; by the consumer.
     Acknowledgement,
+    /// The list of an export's files; by the exporter.
+    Export,
     /// A transfer token (JWT, RFC 7519); by the provider's token key.
     Token,
 }
 
 impl Typ {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Statement,
         Self::Offer,
         Self::Agreement,
         Self::Status,
         Self::Receipt,
         Self::Acknowledgement,
+        Self::Export,
         Self::Token,
     ];
 
@@ -115,6 +118,7 @@ impl Typ {
             Self::Status => "counterseal-status+jws",
             Self::Receipt => "counterseal-receipt+jws",
             Self::Acknowledgement => "counterseal-acknowledgement+jws",
+            Self::Export => "counterseal-export+jws",
             Self::Token => "JWT",
         }
     }

@@ -1,4 +1,4 @@
-//! The export, as one JSON file.
+//! What an export holds, in memory.
 
 use std::collections::BTreeMap;
 
@@ -7,30 +7,85 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agreement::SeriesSecret,
     crypto::{jws::Jws, unb64},
-    id::{Did, Sha256},
-    receipt::{PartnerHalf, Receipt},
+    id::{AgreementId, Did, ParticipantId, Sha256},
+    receipt::{ENTRY, Kind, PartnerHalf, Receipt},
+    time::Timestamp,
 };
 
 /// One party's export.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Bundle {
-    /// Format version: 1.
-    pub v: u8,
-    /// Whose it is.
-    pub exporter: Did,
+    /// Whose it is, and what was asked for.
+    pub about: About,
     /// Chains of participant statements, oldest first: the exporter's and its partners'.
     pub statements: BTreeMap<Did, Vec<Jws>>,
     /// The newest checkpoint: a C2SP signed note.
     pub checkpoint: String,
-    /// Every entry of the log, 65 bytes each, base64url. They betray nothing.
-    pub entries: Vec<String>,
+    /// Checkpoints that partners cosigned, with their cosignatures, by size.
+    pub checkpoints: BTreeMap<u64, String>,
+    /// Every entry of the log. They betray nothing.
+    pub entries: Vec<[u8; ENTRY]>,
     /// The agreements that the receipts are about.
     pub agreements: Vec<ExportedAgreement>,
-    /// The receipts.
+    /// Offers whose policies decided, besides those of agreements.
+    pub offers: Vec<Jws>,
+    /// The Cedar schema.
+    pub schema: String,
+    /// The receipts, in the order of the log.
     pub receipts: Vec<ExportedReceipt>,
     /// What the partners signed.
     pub halves: Vec<PartnerHalf>,
+    /// Evidence against partners' logs.
+    pub alarms: Vec<ExportedAlarm>,
+}
+
+/// Whose export it is, and what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct About {
+    /// Format version: 1.
+    pub v: u8,
+    /// Whose it is.
+    pub exporter: Did,
+    /// Which log of the exporter's.
+    pub epoch: u64,
+    /// When it was made.
+    pub made: Timestamp,
+    /// Which receipts were asked for.
+    #[serde(default)]
+    pub scope: Scope,
+}
+
+/// Which receipts were asked for. An agreement's or a partner's are complete, which a verifier checks; a selection by
+/// kind, verdict or time has gaps by its nature, and says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Scope {
+    /// Of this agreement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<AgreementId>,
+    /// About this partner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<ParticipantId>,
+    /// Of this kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// Of decisions with this verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// Not before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+impl Scope {
+    /// Whether the series of its agreements are whole.
+    pub fn is_whole(&self) -> bool {
+        self.kind.is_none() && self.verdict.is_none() && self.since.is_none() && self.until.is_none()
+    }
 }
 
 /// An agreement with both signatures and the secret of its series; a one-sided one has the exporter's alone.
@@ -49,7 +104,7 @@ pub struct ExportedAgreement {
     pub series_secret: SeriesSecret,
 }
 
-/// A receipt and its place.
+/// A receipt, its place, and what the exporter may show of what it commits to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExportedReceipt {
@@ -59,10 +114,48 @@ pub struct ExportedReceipt {
     pub number: u64,
     /// As signed.
     pub jws: Jws,
+    /// C2SP `tlog-proof`: shows that it is in the log without the rest of the export.
+    pub proof: String,
+    /// By name (`request`, `purpose`): what the receipt commits to. Absent where it was erased or is not shown.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<String, Content>,
+}
+
+/// What a commitment was made over: SHA-256 over the salt and this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Content {
+    /// 32 random bytes, base64url.
+    pub salt: String,
+    /// The text.
+    pub text: String,
+}
+
+/// An alarm and what the partner signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExportedAlarm {
+    /// Whose log.
+    pub peer: Did,
+    /// Stable code.
+    pub code: String,
+    /// For people.
+    pub sentence: String,
+    /// Whether the objects prove it to anybody.
+    pub proven: bool,
+    /// When it was raised.
+    pub at: Timestamp,
+    /// What the partner signed.
+    pub objects: Vec<String>,
+}
+
+/// What a receipt of anybody's says; unverified.
+pub fn claimed(jws: &Jws) -> Option<Receipt> {
+    let payload = unb64(jws.as_str().split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&payload).ok()
 }
 
 /// What a receipt of anybody's refers to; unverified.
 pub fn refers_to(jws: &Jws) -> Option<Sha256> {
-    let payload = unb64(jws.as_str().split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Receipt>(&payload).ok()?.refers
+    claimed(jws)?.refers
 }

@@ -1,18 +1,17 @@
 //! Evidence: what is exported, and what anybody can check of it without us.
 //!
-//! A [`Bundle`] is one party's export: its log's entries and checkpoint, its receipts, the partner's halves, the
-//! agreements with both signatures, everybody's statements. [`verify`] checks one bundle; [`match_halves`] holds two
-//! parties' against each other. Both are pure: no network, no clock, no store.
+//! A [`Bundle`] is one party's export; [`folder`] writes and reads it as files, which are a static C2SP `tlog-tiles` log
+//! beside all that the receipts rest on. [`verify`] checks one export, decisions included; [`reconcile`] holds two
+//! parties' against each other. All of it is pure: no network, no clock, no store.
+
+pub mod folder;
 
 mod bundle;
-mod matching;
+mod reconcile;
 mod verify;
 
 pub use self::{
-    bundle::{Bundle, ExportedAgreement, ExportedReceipt, refers_to},
-    matching::{Matched, match_halves},
-    verify::{Finding, Trust, Verdict, verify},
+    bundle::{About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedReceipt, Scope, claimed, refers_to},
+    reconcile::{Reconciled, reconcile},
+    verify::{Cosignature, Finding, Trust, Verdict, verify},
 };
-
-#[cfg(test)]
-mod tests;

@@ -2,14 +2,20 @@
 //! from the same typed facts; of the context, only what the slice mentions.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     str::FromStr as _,
     sync::LazyLock,
 };
 
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression};
 
-use crate::policy::{Action, ContextFact, Facts, Value};
+use serde::Deserialize;
+
+use crate::{
+    id::{DatasetId, ParticipantId},
+    policy::{Action, ContextFact, Facts, Principal, Resource, Value},
+    time::Timestamp,
+};
 
 /// Largest integer that JSON readers agree on (RFC 8785, I-JSON).
 const MAX_SAFE: u64 = (1 << 53) - 1;
@@ -49,6 +55,125 @@ pub(super) fn canonical(facts: &Facts, context: &Mentioned<'_>) -> Option<Vec<u8
     out.raw("}],\"principal\":").uid("Participant", principal.id.as_str());
     out.raw(",\"resource\":").uid("Dataset", resource.dataset.as_str()).raw("}");
     Some(out.0)
+}
+
+impl Facts {
+    /// Reads the whole request back from its canonical JSON, to decide on it again.
+    ///
+    /// # Errors
+    /// Anything that this build would not have written byte for byte.
+    pub fn read(json: &[u8]) -> Result<Self, String> {
+        let request: Read = serde_json::from_slice(json).map_err(|error| format!("not a Cedar request: {error}"))?;
+        let [principal, resource] = request.entities;
+        let (
+            ReadEntity::Participant { attrs: who, parents: groups },
+            ReadEntity::Dataset { attrs: what, parents: collections },
+        ) = (principal.entity, resource.entity)
+        else {
+            return Err("not a request of a participant about a dataset".into());
+        };
+        let said = |text: String| Some(text).filter(|text| !text.is_empty());
+        let mut context = BTreeMap::new();
+        for (name, value) in request.context {
+            let fact = ContextFact::parse(&name).ok_or_else(|| format!("`{name}` is no fact that is known here"))?;
+            context.insert(fact, value.into_value().ok_or_else(|| format!("`{name}` has a value that can't be read"))?);
+        }
+        let parse = |error: crate::id::IdError| error.to_string();
+        let facts = Self {
+            principal: Principal {
+                id: ParticipantId::parse(request.principal.id).map_err(parse)?,
+                jurisdiction: said(who.jurisdiction),
+                roles: who.roles,
+                certifications: who.certifications,
+                groups: groups.into_iter().map(|uid| uid.id).collect(),
+            },
+            action: Action::parse(&request.action.id).ok_or("an action that is not known here")?,
+            resource: Resource {
+                dataset: DatasetId::parse(request.resource.id).map_err(parse)?,
+                collection: collections.into_iter().next().map(|uid| uid.id),
+                provider: ParticipantId::parse(what.provider).map_err(parse)?,
+                classification: said(what.classification),
+            },
+            context,
+        };
+        let mentioned: Vec<(ContextFact, &Value)> = {
+            let mut mentioned: Vec<_> = facts.context.iter().map(|(fact, value)| (*fact, value)).collect();
+            mentioned.sort_unstable_by_key(|(fact, _)| fact.name());
+            mentioned
+        };
+        match canonical(&facts, &mentioned) {
+            Some(again) if again == json => Ok(facts),
+            _ => Err("not a request as it is written here".into()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Read {
+    principal: Uid,
+    action: Uid,
+    resource: Uid,
+    context: BTreeMap<String, ReadValue>,
+    entities: [ReadRow; 2],
+}
+
+#[derive(Deserialize)]
+struct Uid {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct ReadRow {
+    #[serde(flatten)]
+    entity: ReadEntity,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ReadEntity {
+    Participant { attrs: Who, parents: Vec<Uid> },
+    Dataset { attrs: What, parents: Vec<Uid> },
+}
+
+#[derive(Deserialize)]
+struct Who {
+    jurisdiction: String,
+    roles: BTreeSet<String>,
+    certifications: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+struct What {
+    provider: String,
+    classification: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ReadValue {
+    Text(String),
+    Long(i64),
+    Extension { __extn: Call },
+}
+
+#[derive(Deserialize)]
+struct Call {
+    r#fn: String,
+    arg: String,
+}
+
+impl ReadValue {
+    fn into_value(self) -> Option<Value> {
+        match self {
+            Self::Text(text) => Some(Value::Text(text)),
+            Self::Long(number) => Some(Value::Long(number)),
+            Self::Extension { __extn: Call { r#fn, arg } } => match r#fn.as_str() {
+                "datetime" => Timestamp::parse(&arg).ok().map(Value::Time),
+                "ip" => arg.parse().ok().map(Value::Ip),
+                _ => None,
+            },
+        }
+    }
 }
 
 struct Writer(Vec<u8>);
@@ -188,12 +313,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        crypto::canonical_json,
-        id::{DatasetId, ParticipantId},
-        policy::{Principal, Resource},
-        time::Timestamp,
-    };
+    use crate::crypto::canonical_json;
 
     proptest! {
         #[test]
@@ -229,9 +349,16 @@ mod tests {
             ];
             let bytes = canonical(&facts, &context).unwrap();
             let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-            prop_assert_eq!(canonical_json(&value).unwrap(), bytes);
+            prop_assert_eq!(canonical_json(&value).unwrap(), bytes.clone());
             prop_assert_eq!(&value["entities"][0]["parents"].as_array().unwrap().len(), &texts.len());
             prop_assert_eq!(&value["context"]["networkAddress"]["__extn"]["arg"], "10.0.0.1");
+            // read back, it is the same request; the IPv4 address is what it was written as
+            let read = Facts::read(&bytes).unwrap();
+            prop_assert_eq!(&read.principal.groups, &facts.principal.groups);
+            prop_assert_eq!(read.context.len(), 4);
+            let mut spaced = bytes.clone();
+            spaced.insert(1, b' ');
+            prop_assert!(Facts::read(&spaced).is_err());
         }
     }
 }

@@ -128,7 +128,11 @@ fn every_reason_code_is_documented() {
         if relative.contains("tests") || relative.ends_with("golden.rs") {
             continue;
         }
-        for call in ["Refusal::new(", "refuse(", "ProtocolError::bad("] {
+        let mut calls = vec!["Refusal::new(", "refuse(", "ProtocolError::bad("];
+        if relative.starts_with("evidence") {
+            calls.push(".wrong(");
+        }
+        for call in calls {
             for (at, _) in code.match_indices(call) {
                 let rest = code[at + call.len()..].trim_start();
                 if let Some(text) = rest.strip_prefix('"')

@@ -127,7 +127,7 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
     research.free();
     assert_eq!(research.house.ok(&["use", COHORT, "--purpose", "research"]).lines().count(), 687);
     assert_eq!(research.house.json(&["status"])["receipts"], before + 1);
-    let file = folder.path().join("export.json").display().to_string();
+    let file = folder.path().join("export").display().to_string();
     research.house.json(&["receipt", "export", "--out", &file]);
     assert_eq!(research.house.run(&["receipt", "verify", &file]).status.code(), Some(3), "consistent");
 }

@@ -269,18 +269,18 @@ async fn a_plain_release_is_decided_counted_transformed_and_signed_by_us_alone()
     let filter = counterseal::receipt::Filter { kind: Some(Kind::Released), ..Default::default() };
     let receipts = us.node.exchange.receipts.list(&filter, 0, 10).await.unwrap();
     assert!(receipts.iter().all(|stored| stored.receipt.one_sided), "and they say so");
-    let bundle = us.node.exchange.export(None).await.unwrap();
+    let bundle = us.node.exchange.export(Default::default(), true).await.unwrap();
     let verify = |bundle: &Bundle| verify(bundle, &Trust::default());
     let verdict = verify(&bundle);
     assert!(verdict.holds() && verdict.one_sided == 1 && verdict.agreements == 1, "{verdict:?}");
-    let mut shorter = us.node.exchange.export(None).await.unwrap();
+    let mut shorter = us.node.exchange.export(Default::default(), true).await.unwrap();
     let last = shorter.receipts.iter().rposition(|receipt| receipt.number == 2).unwrap();
     shorter.receipts.remove(last);
     assert!(
         verify(&shorter).findings.iter().any(|finding| finding.code == "receipt-missing"),
         "its series is complete"
     );
-    let mut nobody = us.node.exchange.export(None).await.unwrap();
+    let mut nobody = us.node.exchange.export(Default::default(), true).await.unwrap();
     nobody.agreements[0].by_provider = None;
     assert!(verify(&nobody).findings.iter().any(|finding| finding.code == "agreement-broken"));
     us.node.exchange.revoke_agreement(&AgreementId::parse(agreement).unwrap(), "over").await.unwrap();

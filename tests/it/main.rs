@@ -4,7 +4,10 @@ mod architecture;
 mod by_hand;
 mod demo;
 mod disk;
+#[path = "../../examples/dispute/story.rs"]
+mod dispute;
 mod events;
+mod evidence;
 mod foreign;
 mod house;
 mod locks;

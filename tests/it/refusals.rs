@@ -228,7 +228,7 @@ fn secrets_are_in_no_store_log_or_export() {
     research.json(&["fetch", &agreement, "--purpose", "research"]);
     research.ok(&["use", COHORT, "--purpose", "research"]);
     for house in [&hospital, &research] {
-        house.json(&["receipt", "export", "--out", &house.path("export.json")]);
+        house.json(&["receipt", "export", "--out", &house.path("export")]);
     }
     let mut canaries: Vec<Vec<u8>> = Vec::new();
     for house in [&hospital, &research] {
@@ -244,7 +244,14 @@ fn secrets_are_in_no_store_log_or_export() {
     research.stop();
     let mut searched = 0;
     for house in [&hospital, &research] {
-        for place in ["store/sled/db", "serve.log", "export.json", "did.json", "invitation.json"] {
+        for place in [
+            "store/sled/db",
+            "serve.log",
+            "export/receipts.jsonl",
+            "export/halves.jsonl",
+            "did.json",
+            "invitation.json",
+        ] {
             let bytes = fs::read(house.home.join(place)).unwrap();
             for canary in &canaries {
                 assert!(
@@ -255,5 +262,5 @@ fn secrets_are_in_no_store_log_or_export() {
             searched += 1;
         }
     }
-    assert_eq!(searched, 10);
+    assert_eq!(searched, 12);
 }

@@ -15,9 +15,9 @@ use crate::{
     config::Config,
     crypto::SystemRandom,
     error::Refusal,
-    evidence::Bundle,
+    evidence::{Scope, folder::Files},
     exchange::{FetchEvent, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
-    id::{AgreementId, CopyId, DatasetId, Did},
+    id::{AgreementId, CopyId, DatasetId, Did, ParticipantId},
     identity::{Attributes, Invitation},
     node::Node,
     time::{Clock as _, SystemClock},
@@ -158,11 +158,17 @@ impl Actor {
         Ok(Ok(String::from_utf8(plain)?))
     }
 
-    /// Our export, through a file as a verifier gets it.
-    pub async fn export(&self) -> anyhow::Result<(PathBuf, Bundle)> {
-        let bundle = self.node.exchange.export(None).await.map_err(refused)?;
-        let path = self.home.join("export.json");
-        fs::write(&path, serde_json::to_string(&bundle)?)?;
-        Ok((path.clone(), serde_json::from_str(&fs::read_to_string(&path)?)?))
+    /// Whether this partner has cosigned all that we wrote about it.
+    pub async fn is_cosigned_by(&self, witness: &Self) -> anyhow::Result<bool> {
+        let exchange = &self.node.exchange;
+        let partner = witness.node.exchange.us.clone();
+        let last = exchange.receipts.last_with(&ParticipantId::from(partner.clone())).await?;
+        let cosigned = exchange.witnessed().await.map_err(refused)?.into_iter().find(|(did, _)| *did == partner);
+        Ok(last.is_none_or(|last| cosigned.is_some_and(|(_, size)| size > last)))
+    }
+
+    /// Our export, as a verifier gets it: files, read again.
+    pub async fn export(&self) -> anyhow::Result<Files> {
+        self.node.exchange.export_files(Scope::default(), true).await.map_err(refused)
     }
 }
