@@ -24,6 +24,10 @@ bench *args:
 jose:
     bash tests/conformance/jose/run.sh
 
+# our logs and exports read by Go's checksum database and transparency-dev (needs Go)
+tlog:
+    bash tests/conformance/tlog/run.sh
+
 # the official Dataspace Protocol kit against an ordinary connector of ours (needs Java 17, Maven, Python)
 tck-dsp *args:
     bash tests/conformance/dsp/run.sh {{args}}

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use crate::{
-    cli::{NewHome, create, data_folder, refused},
+    cli::{NewHome, create, data_folder, receipt::write as write_folder, refused},
     config::Config,
     crypto::SystemRandom,
     error::Refusal,
@@ -167,8 +167,10 @@ impl Actor {
         Ok(last.is_none_or(|last| cosigned.is_some_and(|(_, size)| size > last)))
     }
 
-    /// Our export, as a verifier gets it: files, read again.
+    /// Our export, as a verifier gets it: a folder in the home.
     pub async fn export(&self) -> anyhow::Result<Files> {
-        self.node.exchange.export_files(Scope::default(), true).await.map_err(refused)
+        let files = self.node.exchange.export_files(Scope::default(), true).await.map_err(refused)?;
+        write_folder(&self.home.join("export"), &files)?;
+        Ok(files)
     }
 }
