@@ -77,6 +77,9 @@ pub struct Config {
     /// Who is told of events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Webhook>,
+    /// Who else puts a time to our log.
+    #[serde(default)]
+    pub anchor: Anchoring,
 }
 
 /// `[participant]`
@@ -213,6 +216,23 @@ impl Default for Outbox {
     }
 }
 
+/// Stamps over our checkpoints (RFC 3161 in manner): in a folder that is out of this machine's reach by other means.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Anchoring {
+    /// Where stamps go; none are asked for without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    /// How often, in seconds, while the log grows.
+    pub every_seconds: u64,
+}
+
+impl Default for Anchoring {
+    fn default() -> Self {
+        Self { folder: None, every_seconds: 86_400 }
+    }
+}
+
 impl Config {
     /// A new participant's configuration.
     pub fn new(did: Did, name: String) -> Self {
@@ -226,6 +246,7 @@ impl Config {
             approval: Approval::default(),
             outbound: Outbound::default(),
             webhooks: Vec::new(),
+            anchor: Anchoring::default(),
         }
     }
 
@@ -252,6 +273,7 @@ impl Config {
             *root = home.join(&*root);
         }
         config.policy.global = config.policy.global.map(|file| home.join(file));
+        config.anchor.folder = config.anchor.folder.map(|folder| home.join(folder));
         config.check()?;
         Ok(config)
     }
@@ -342,7 +364,7 @@ fn overlay(table: &mut toml::Table, environment: impl IntoIterator<Item = (Strin
         let Some(rest) = name.strip_prefix("COUNTERSEAL_") else { continue };
         let rest = rest.to_ascii_lowercase();
         let Some((section, key)) = rest.split_once('_') else { continue };
-        if !["participant", "listen", "sources", "policy", "release", "outbox", "outbound", "approval"]
+        if !["participant", "listen", "sources", "policy", "release", "outbox", "outbound", "approval", "anchor"]
             .contains(&section)
         {
             continue;

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    extract::State,
     http::HeaderMap,
     response::{
         IntoResponse, Response,
@@ -13,7 +12,7 @@ use axum::{
 use futures_util::stream;
 
 use crate::{
-    api::{Api, Problem},
+    api::{Problem, routes::By},
     error::Refusal,
 };
 
@@ -24,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// Events after `Last-Event-ID` (without one, those from now on), and those that come. A slow reader holds nothing in
 /// memory: pages are read from the store as it takes them.
-pub async fn follow(State(api): State<Api>, headers: HeaderMap) -> Response {
+pub async fn follow(By(api): By, headers: HeaderMap) -> Response {
     let after = match headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|id| id.parse().ok())) {
         None => api.exchange.committer.events(),
         Some(Some(after)) => after,

@@ -15,7 +15,7 @@ use crate::exchange::Exchange;
 
 pub use self::{
     problem::Problem,
-    routes::{AddPeer, NegotiateBody, PublishBody, ReasonBody, TransferBody, routes},
+    routes::{AddPeer, NegotiateBody, OPERATOR, PublishBody, ReasonBody, TransferBody, routes},
 };
 
 /// What the handlers need.

@@ -1,18 +1,19 @@
 //! The routes.
 
-use std::{path::PathBuf, time::Duration};
+use std::{convert::Infallible, path::PathBuf, time::Duration};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
 use futures_util::stream;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -22,7 +23,7 @@ use crate::{
     api::{Api, Problem, events, processes},
     error::Refusal,
     evidence::{self, Scope},
-    exchange::{CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
+    exchange::{Acting, CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReceiptId, ReleaseId},
     identity::Attributes,
     offer::Approval,
@@ -150,7 +151,7 @@ pub fn routes(api: Api) -> Router {
 }
 
 /// Only the operator, only under our own name: a page of somebody else's can't talk to us.
-async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+async fn guard(By(api): By, mut request: Request, next: Next) -> Response {
     match admit(&api, request.headers()) {
         Ok(role) => {
             request.extensions_mut().insert(role);
@@ -159,6 +160,9 @@ async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Resp
         Err(refusal) => Problem(refusal).into_response(),
     }
 }
+
+/// Who asks, by name: declared.
+pub const OPERATOR: &str = "counterseal-operator";
 
 /// Who asks, by the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +203,23 @@ fn admit(api: &Api, headers: &HeaderMap) -> Result<Role, Refusal> {
     }
 }
 
+/// What handlers need, with the walks walked by whoever asks: the role is the token's, the name what the caller says of
+/// itself in `Counterseal-Operator` (percent-encoded UTF-8).
+pub(super) struct By(pub Api);
+
+impl FromRequestParts<Api> for By {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Infallible> {
+        let Some(role) = parts.extensions.get::<Role>() else { return Ok(Self(api.clone())) };
+        let name = parts.headers.get(OPERATOR).and_then(|value| value.to_str().ok());
+        let name = name.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
+        let name = name.map(|name| name.chars().filter(|c| !c.is_control()).take(100).collect::<String>());
+        let person = Acting { role: role.as_str(), name: name.filter(|name| !name.is_empty()) };
+        Ok(Self(Api { exchange: api.exchange.acted_by(person), ..api.clone() }))
+    }
+}
+
 /// JSON, with our own words for what is wrong with it.
 pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body)
@@ -215,7 +236,7 @@ fn unreadable(error: impl std::fmt::Display) -> Problem {
     Problem(Refusal::new("store-unreadable", error.to_string()))
 }
 
-async fn status(State(api): State<Api>) -> Answer<Value> {
+async fn status(By(api): By) -> Answer<Value> {
     let exchange = &api.exchange;
     let agreements = exchange.agreements().await?;
     let size = exchange.receipts.size().await.map_err(unreadable)?;
@@ -257,16 +278,16 @@ async fn log_view(exchange: &Exchange) -> Result<Value, Problem> {
     }))
 }
 
-async fn invitation(State(api): State<Api>) -> Answer<Value> {
+async fn invitation(By(api): By) -> Answer<Value> {
     let invitation = api.exchange.invitation();
     Ok(Json(json!({ "fingerprint": invitation.fingerprint(), "invitation": invitation })))
 }
 
-async fn peers(State(api): State<Api>) -> Answer<Value> {
+async fn peers(By(api): By) -> Answer<Value> {
     Ok(Json(json!(api.exchange.peer_views())))
 }
 
-async fn add_peer(State(api): State<Api>, body: Bytes) -> Answer<Value> {
+async fn add_peer(By(api): By, body: Bytes) -> Answer<Value> {
     let body: AddPeer = parse(&body)?;
     let pairing = Pairing {
         attributes: body.attributes,
@@ -276,17 +297,17 @@ async fn add_peer(State(api): State<Api>, body: Bytes) -> Answer<Value> {
     Ok(Json(json!(api.exchange.add_peer(&body.file, pairing).await?)))
 }
 
-async fn revoke_peer(State(api): State<Api>, Path(did): Path<String>, body: Bytes) -> Answer<Value> {
+async fn revoke_peer(By(api): By, Path(did): Path<String>, body: Bytes) -> Answer<Value> {
     let body: ReasonBody = parse(&body)?;
     api.exchange.revoke_peer(&id::<Did>(&did)?, &body.reason).await?;
     Ok(Json(json!({ "revoked": did })))
 }
 
-async fn catalog(State(api): State<Api>, Path(did): Path<String>) -> Answer<Value> {
+async fn catalog(By(api): By, Path(did): Path<String>) -> Answer<Value> {
     Ok(Json(json!(api.exchange.catalog_of(&id(&did)?).await?)))
 }
 
-async fn offers(State(api): State<Api>) -> Answer<Value> {
+async fn offers(By(api): By) -> Answer<Value> {
     let offers: Vec<Value> = api
         .exchange
         .offers
@@ -307,21 +328,21 @@ async fn offers(State(api): State<Api>) -> Answer<Value> {
     Ok(Json(json!(offers)))
 }
 
-async fn publish(State(api): State<Api>, body: Bytes) -> Answer<Value> {
+async fn publish(By(api): By, body: Bytes) -> Answer<Value> {
     let body: PublishBody = parse(&body)?;
     Ok(Json(json!(api.exchange.publish(&body.file).await?)))
 }
 
-async fn withdraw(State(api): State<Api>, Path(offer): Path<String>) -> Answer<Value> {
+async fn withdraw(By(api): By, Path(offer): Path<String>) -> Answer<Value> {
     api.exchange.withdraw(&id::<OfferId>(&offer)?).await?;
     Ok(Json(json!({ "withdrawn": offer })))
 }
 
-async fn negotiations(State(api): State<Api>) -> Answer<Vec<NegotiationView>> {
+async fn negotiations(By(api): By) -> Answer<Vec<NegotiationView>> {
     Ok(Json(api.exchange.negotiations().await?))
 }
 
-async fn negotiate(State(api): State<Api>, body: Bytes) -> Answer<NegotiationView> {
+async fn negotiate(By(api): By, body: Bytes) -> Answer<NegotiationView> {
     let body: NegotiateBody = parse(&body)?;
     let request = NegotiationRequest {
         provider: body.provider,
@@ -352,23 +373,23 @@ fn agreement_view(row: &AgreementRow) -> Value {
     })
 }
 
-async fn agreements(State(api): State<Api>) -> Answer<Vec<Value>> {
+async fn agreements(By(api): By) -> Answer<Vec<Value>> {
     Ok(Json(api.exchange.agreements().await?.iter().map(agreement_view).collect()))
 }
 
-async fn revoke_agreement(State(api): State<Api>, Path(agreement): Path<String>, body: Bytes) -> Answer<Value> {
+async fn revoke_agreement(By(api): By, Path(agreement): Path<String>, body: Bytes) -> Answer<Value> {
     let body: ReasonBody = parse(&body)?;
     api.exchange.revoke_agreement(&id::<AgreementId>(&agreement)?, &body.reason).await?;
     Ok(Json(json!({ "revoked": agreement })))
 }
 
-async fn lift(State(api): State<Api>, Path(release): Path<String>) -> Answer<Value> {
+async fn lift(By(api): By, Path(release): Path<String>) -> Answer<Value> {
     api.exchange.lift_release(&id::<ReleaseId>(&release)?).await?;
     Ok(Json(json!({ "lifted": release })))
 }
 
 /// Events, one JSON object a line, until the last one says how it ended.
-async fn fetch(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
+async fn fetch(By(api): By, body: Bytes) -> Result<Response, Problem> {
     let request: FetchRequest = parse(&body)?;
     let (sender, receiver) = mpsc::unbounded_channel();
     // goes on when the listener goes away: the release is open, and somebody waits for the copy
@@ -384,11 +405,11 @@ async fn fetch(State(api): State<Api>, body: Bytes) -> Result<Response, Problem>
     Ok(response)
 }
 
-async fn copies(State(api): State<Api>) -> Answer<Vec<CopyView>> {
+async fn copies(By(api): By) -> Answer<Vec<CopyView>> {
     Ok(Json(api.exchange.all_copies().await?.into_iter().map(Into::into).collect()))
 }
 
-async fn use_copy(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
+async fn use_copy(By(api): By, body: Bytes) -> Result<Response, Problem> {
     let request: UseRequest = parse(&body)?;
     let used = api.exchange.use_copy(&request).await?;
     let mut headers = HeaderMap::new();
@@ -451,13 +472,13 @@ fn receipt_view(stored: &Stored) -> Value {
     })
 }
 
-async fn receipts(State(api): State<Api>, Query(which): Query<Which>) -> Answer<Vec<Value>> {
+async fn receipts(By(api): By, Query(which): Query<Which>) -> Answer<Vec<Value>> {
     let filter = which.filter()?;
     let found = api.exchange.receipts.list(&filter, which.from, which.limit.min(1000)).await.map_err(unreadable)?;
     Ok(Json(found.iter().map(receipt_view).collect()))
 }
 
-async fn receipt(State(api): State<Api>, Path(receipt): Path<String>) -> Answer<Value> {
+async fn receipt(By(api): By, Path(receipt): Path<String>) -> Answer<Value> {
     let found = api.exchange.receipts.by_id(&id::<ReceiptId>(&receipt)?).await.map_err(unreadable)?;
     let stored = found.ok_or_else(|| Refusal::new("receipt-unknown", format!("no receipt has the id `{receipt}`")))?;
     let mut view = receipt_view(&stored);
@@ -475,7 +496,7 @@ async fn receipt(State(api): State<Api>, Path(receipt): Path<String>) -> Answer<
 }
 
 /// The export as a tar archive of its folder.
-async fn export(State(api): State<Api>, Query(which): Query<Which>) -> Result<Response, Problem> {
+async fn export(By(api): By, Query(which): Query<Which>) -> Result<Response, Problem> {
     let filter = which.filter()?;
     let scope = Scope {
         agreement: filter.agreement,
@@ -498,7 +519,7 @@ async fn export(State(api): State<Api>, Query(which): Query<Which>) -> Result<Re
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], bytes).into_response())
 }
 
-async fn accept_clock(State(api): State<Api>) -> Answer<Value> {
+async fn accept_clock(By(api): By) -> Answer<Value> {
     api.exchange.accept_clock().await?;
     Ok(Json(json!({ "accepted": true })))
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    api::OPERATOR,
     error::{Code, Refusal},
     node::{Running, TOKEN},
 };
@@ -71,7 +72,10 @@ impl Client {
 
     /// Any answer that is a success; else the refusal.
     pub async fn send(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Response> {
-        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token).json(body);
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token).json(body);
+        if let Some(person) = person() {
+            request = request.header(OPERATOR, person);
+        }
         let response = request.send().await.map_err(|error| {
             anyhow::anyhow!("the connector does not answer at {}: {error}; is it still running?", self.base)
         })?;
@@ -84,6 +88,12 @@ impl Client {
             problem["detail"].as_str().map_or_else(|| format!("the connector answered {status}"), str::to_owned);
         Err(super::refused(Refusal { code: Code::received(problem["code"].as_str().unwrap_or_default()), sentence }))
     }
+}
+
+/// Who types: `COUNTERSEAL_OPERATOR`, or the system's name for the user. Receipts commit to it; it is declared.
+fn person() -> Option<String> {
+    let name = ["COUNTERSEAL_OPERATOR", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok())?;
+    Some(segment(&name)).filter(|name| !name.is_empty())
 }
 
 /// A path's segment.

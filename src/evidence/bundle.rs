@@ -8,7 +8,7 @@ use crate::{
     agreement::SeriesSecret,
     crypto::{jws::Jws, unb64},
     id::{AgreementId, Did, ParticipantId, Sha256},
-    receipt::{ENTRY, Kind, PartnerHalf, Receipt},
+    receipt::{ENTRY, Kind, PartnerHalf, Receipt, Stamp},
     time::Timestamp,
 };
 
@@ -37,6 +37,8 @@ pub struct Bundle {
     pub halves: Vec<PartnerHalf>,
     /// Evidence against partners' logs.
     pub alarms: Vec<ExportedAlarm>,
+    /// Checkpoints that somebody else put a time to.
+    pub anchors: Vec<ExportedAnchor>,
 }
 
 /// Whose export it is, and what was asked for.
@@ -147,6 +149,17 @@ pub struct ExportedAlarm {
     pub at: Timestamp,
     /// What the partner signed.
     pub objects: Vec<String>,
+}
+
+/// A checkpoint and the stamp over it. Whether the stamp was given is for whoever gave it to say; that it is over this
+/// note, anybody sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExportedAnchor {
+    /// The exporter's signed note.
+    pub note: String,
+    /// The stamp.
+    pub stamp: Stamp,
 }
 
 /// What a receipt of anybody's says; unverified.

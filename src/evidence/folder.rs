@@ -6,7 +6,7 @@
 //!   checkpoint, tile/…   the log (C2SP tlog-tiles): the checkpoint signs the tiles
 //!   checkpoints.jsonl    checkpoints with partners' cosignatures
 //!   statements.json      participant statements
-//!   agreements.jsonl, offers.jsonl, receipts.jsonl, halves.jsonl, alarms.jsonl
+//!   agreements.jsonl, offers.jsonl, receipts.jsonl, halves.jsonl, alarms.jsonl, anchors.jsonl
 //!   policies/…           the Cedar policies and the schema, readable
 //! ```
 
@@ -64,6 +64,7 @@ pub fn files(bundle: &Bundle, kid: &Kid, key: &SigningKey) -> Result<Files, JwsE
     files.insert("receipts.jsonl".into(), lines(&bundle.receipts));
     files.insert("halves.jsonl".into(), lines(&bundle.halves));
     files.insert("alarms.jsonl".into(), lines(&bundle.alarms));
+    files.insert("anchors.jsonl".into(), lines(&bundle.anchors));
     files.insert(schema_path(bundle), bundle.schema.clone().into_bytes());
     for (path, text) in policies(bundle) {
         files.insert(path, text);
@@ -167,6 +168,7 @@ impl Reader<'_> {
             receipts: self.lines("receipts.jsonl"),
             halves: self.lines("halves.jsonl"),
             alarms: self.lines("alarms.jsonl"),
+            anchors: self.lines("anchors.jsonl"),
         })
     }
 

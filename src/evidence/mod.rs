@@ -11,7 +11,10 @@ mod reconcile;
 mod verify;
 
 pub use self::{
-    bundle::{About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedReceipt, Scope, claimed, refers_to},
+    bundle::{
+        About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedAnchor, ExportedReceipt, Scope, claimed,
+        refers_to,
+    },
     reconcile::{Reconciled, reconcile},
     verify::{Cosignature, Finding, Trust, Verdict, verify},
 };

@@ -7,7 +7,7 @@ use crate::{
     crypto::b64,
     error::Refusal,
     evidence::{
-        About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedReceipt, Scope,
+        About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedAnchor, ExportedReceipt, Scope,
         folder::{self, Files},
     },
     exchange::{Exchange, refuse, rows::content_key},
@@ -61,6 +61,7 @@ impl Exchange {
             receipts: Vec::new(),
             halves: Vec::new(),
             alarms: Vec::new(),
+            anchors: Vec::new(),
         };
         for stored in receipts {
             bundle.receipts.push(self.exported(stored, &checkpoint, &bundle.checkpoint, contents).await?);
@@ -88,6 +89,9 @@ impl Exchange {
             }
             let (peer, code, sentence, proven) = (alarm.peer, alarm.code, alarm.sentence, alarm.proven);
             bundle.alarms.push(ExportedAlarm { peer, code, sentence, proven, at: alarm.at, objects: alarm.objects });
+        }
+        for anchored in self.anchors().await? {
+            bundle.anchors.push(ExportedAnchor { note: anchored.note, stamp: anchored.stamp });
         }
         Ok(bundle)
     }

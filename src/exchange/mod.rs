@@ -16,6 +16,7 @@ mod halves;
 mod handler;
 mod import;
 mod inquire;
+mod life;
 mod negotiate;
 mod open;
 mod outbox;
@@ -47,13 +48,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::{
     agreement::{self, AgreementRow},
     config::Config,
     crypto::{
-        Random, RandomExt, VerifyingKey, commitment,
+        Random, RandomExt, VerifyingKey, canonical_json, commitment,
         jws::{Jws, KeyRole, Kid},
     },
     dataplane::{DataPlane, Grants},
@@ -80,6 +82,7 @@ pub use self::{
     fetch::{FetchEvent, FetchRequest},
     foreign::{ForeignPeer, ForeignView},
     import::Imported,
+    life::Anchored,
     negotiate::{NegotiationAction, NegotiationRequest, NegotiationView},
     open::{OpenProcesses, OpenReleases},
     outbox::{Mailbox, Outbox, Sequence},
@@ -206,19 +209,38 @@ impl Slices {
 
 /// The walks of one connector. Cheap to clone.
 #[derive(Clone)]
-pub struct Exchange(Arc<Parts>);
+pub struct Exchange {
+    parts: Arc<Parts>,
+    /// Who has them walked, if a person does.
+    acting: Option<Arc<Acting>>,
+}
+
+/// A person who acts through the management API: a role that a token proves, and a name that its holder declares.
+#[derive(Clone, Debug, Serialize)]
+pub struct Acting {
+    /// `operator` or `steward`.
+    pub role: &'static str,
+    /// As the person, or its client, says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
 
 impl Deref for Exchange {
     type Target = Parts;
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.parts
     }
 }
 
 impl Exchange {
     /// The walks over these parts.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self { parts: Arc::new(parts), acting: None }
+    }
+
+    /// The same walks, walked by this person: receipts that come of it commit to who it was.
+    pub fn acted_by(&self, person: Acting) -> Self {
+        Self { parts: self.parts.clone(), acting: Some(Arc::new(person)) }
     }
 
     /// A receipt of ours, with what every receipt has; `agreement` decides its series and its parties.
@@ -246,7 +268,11 @@ impl Exchange {
         self.sign_receipt(commit, receipt, row.series_key())
     }
 
-    fn sign_receipt(&self, commit: &mut Commit, receipt: Receipt, series: SeriesKey) -> Result<Jws, Refusal> {
+    fn sign_receipt(&self, commit: &mut Commit, mut receipt: Receipt, series: SeriesKey) -> Result<Jws, Refusal> {
+        if let Some(acting) = &self.acting {
+            let person = canonical_json(acting).map_err(refuse("internal"))?;
+            self.record_commitment(commit, &mut receipt, "operator", &person);
+        }
         let new = NewReceipt::sign(receipt, &self.keys.signing_kid(), &self.keys.signing, series)
             .map_err(refuse("receipt-too-large"))?;
         let jws = new.jws.clone();
@@ -384,31 +410,6 @@ impl Exchange {
     /// A fresh id.
     fn mint<T: FromStr<Err = IdError>>(&self) -> T {
         self.random.urn(self.clock.now()).parse().unwrap_or_else(|_| unreachable!("a minted URN is an id"))
-    }
-
-    /// The node's first receipt after its start.
-    pub async fn started(&self) -> Result<(), Refusal> {
-        self.node_event(Kind::Started, None).await
-    }
-
-    /// The node's last receipt before its stop.
-    pub async fn stopped(&self) -> Result<(), Refusal> {
-        self.node_event(Kind::Stopped, None).await
-    }
-
-    /// An operator says that the wall clock is right, though the last receipt is later.
-    pub async fn accept_clock(&self) -> Result<(), Refusal> {
-        self.guard.accept();
-        let why = Refusal::new("clock-accepted", "the operator says that the wall clock is right");
-        self.node_event(Kind::Configured, Some(why)).await
-    }
-
-    async fn node_event(&self, kind: Kind, reason: Option<Refusal>) -> Result<(), Refusal> {
-        let mut commit = Commit::new();
-        let mut receipt = self.receipt(kind, None);
-        receipt.reason = reason;
-        self.node_receipt(&mut commit, receipt)?;
-        self.commit(commit).await.map(|_| ())
     }
 
     /// Wakes the outbox.

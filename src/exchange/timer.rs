@@ -21,6 +21,8 @@ const PENDING: u32 = 5;
 const INQUIRE: u32 = 30;
 /// Ticks between deletions of old events.
 const PRUNE: u32 = 10;
+/// Ticks between looks at whether the log is to be anchored.
+const ANCHOR: u32 = 2;
 /// Ticks between receipts of counted refusals.
 const FLUSH: u32 = 60;
 
@@ -67,6 +69,11 @@ impl Timer {
                 && let Err(refusal) = self.0.prune_events().await
             {
                 tracing::error!(%refusal, "old events could not be deleted");
+            }
+            if ticks.is_multiple_of(ANCHOR)
+                && let Err(refusal) = self.0.anchor().await
+            {
+                tracing::error!(%refusal, "the log could not be anchored");
             }
             if ticks.is_multiple_of(FLUSH)
                 && let Err(refusal) = self.0.flush_refusals().await

@@ -20,6 +20,7 @@ pub mod proof;
 pub mod tile;
 pub mod witness;
 
+mod anchor;
 mod commit;
 mod committer;
 mod log;
@@ -31,6 +32,7 @@ mod rows;
 mod series;
 
 pub use self::{
+    anchor::{Anchor, FileAnchor, Stamp},
     commit::{Commit, CommitError, Committed, Mirror, PartnerHalf, Placed},
     committer::{Committer, LogSigner},
     log::Log,

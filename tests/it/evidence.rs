@@ -384,12 +384,13 @@ async fn a_rewritten_log_is_convicted_by_what_the_partner_holds() {
     let folder = tempfile::tempdir().unwrap();
     let (provider, consumer, agreement) = busy(folder.path()).await;
     let both = trust(&[&provider, &consumer]);
-    for _ in 0..100 {
-        let cosignatures = provider.node.exchange.cosignatures(0, 1000).await.unwrap();
-        if cosignatures.last().is_some_and(|last| last.size > 5) {
+    for _ in 0..400 {
+        let partner = ParticipantId::from(consumer.did().clone());
+        let last = provider.node.exchange.receipts.last_with(&partner).await.unwrap();
+        if provider.node.exchange.witnessed().await.unwrap()[0].1 > last.unwrap() {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
     let mut rewritten = provider.node.exchange.export(of(&agreement), true).await.unwrap();
     let theirs = consumer.node.exchange.export(of(&agreement), true).await.unwrap();

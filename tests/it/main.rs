@@ -10,6 +10,7 @@ mod events;
 mod evidence;
 mod foreign;
 mod house;
+mod life;
 mod locks;
 mod outbox;
 mod people;

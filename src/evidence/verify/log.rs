@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    crypto::sha256,
     evidence::{
-        Bundle,
+        Bundle, ExportedAnchor,
         verify::{Findings, keys::Keys},
     },
     id::Did,
@@ -62,6 +63,20 @@ pub(super) fn check(bundle: &Bundle, keys: &Keys, findings: &mut Findings) -> Ve
     };
     let mut cosignatures = Vec::new();
     let mut cosigned = bundle.checkpoints.iter().peekable();
+    let mut anchored: BTreeMap<u64, Vec<&ExportedAnchor>> = BTreeMap::new();
+    for anchor in &bundle.anchors {
+        let place = format!("anchors.jsonl, number {}", anchor.stamp.serial);
+        match signed(&anchor.note) {
+            Err(error) => findings.wrong("anchor-broken", place, error.to_string()),
+            Ok(_) if sha256(anchor.note.as_bytes()) != anchor.stamp.imprint => {
+                findings.wrong("anchor-broken", place, "the stamp is over another note");
+            }
+            Ok(checkpoint) if checkpoint.size > bundle.entries.len() as u64 => {
+                findings.wrong("log-altered", place, "more entries were stamped than there are");
+            }
+            Ok(checkpoint) => anchored.entry(checkpoint.size).or_default().push(anchor),
+        }
+    }
     let mut frontier = Frontier::default();
     for size in 0..=bundle.entries.len() as u64 {
         while let Some((_, note)) = cosigned.next_if(|(at, _)| **at == size) {
@@ -74,6 +89,12 @@ pub(super) fn check(bundle: &Bundle, keys: &Keys, findings: &mut Findings) -> Ve
                 Ok(checkpoint) => {
                     cosignatures.extend(cosigners(&checkpoint, note, keys, &about.exporter, &place, findings))
                 }
+            }
+        }
+        for anchor in anchored.remove(&size).into_iter().flatten() {
+            if Checkpoint::claimed(&anchor.note).is_ok_and(|checkpoint| checkpoint.root != frontier.root()) {
+                let place = format!("anchors.jsonl, number {}", anchor.stamp.serial);
+                findings.wrong("log-forked", place, "the log that was stamped is not the beginning of this one");
             }
         }
         if let Some(entry) = bundle.entries.get(size as usize) {

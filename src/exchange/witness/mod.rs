@@ -6,6 +6,9 @@
 //! is caught up with. Theirs to ours: the pure rules are `receipt::witness`'s; here they are carried out, and what they
 //! find is an alarm: a receipt, an event, and red in `status`.
 
+mod alarm;
+mod take;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,37 +17,34 @@ use std::{
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     crypto::sha256,
     error::Refusal,
-    exchange::{Exchange, catalog::PATIENCE, refuse, retry},
+    exchange::{Exchange, catalog::PATIENCE, refuse},
     id::{Did, ParticipantId, Sha256},
     identity::Peer,
-    protocol::{
-        self, Ask,
-        extension::{Witnessing, add_checkpoint_path},
-        outgoing,
-    },
+    protocol::{self, Ask, extension::add_checkpoint_path, outgoing},
     receipt::{
-        Commit, Kind, Mirror, PeerCheckpoint, Row,
-        checkpoint::{Checkpoint, origin, witness_name},
+        Commit, Mirror, PeerCheckpoint, Row,
+        checkpoint::{Checkpoint, witness_name},
         list, read, row_key,
         tile::Tile,
-        witness::{Judgement, Seen, Submission, judge},
+        witness::{Seen, Submission},
     },
     time::Timestamp,
 };
+
+pub use self::alarm::Alarm;
+pub(in crate::exchange) use self::alarm::Evidence;
 
 /// A checkpoint goes to a partner at most so often.
 const PACE: Duration = Duration::from_secs(1);
 /// Where what we saw of partners' logs lies.
 pub const SEEN: &str = "ws/";
 const COSIGNED: &str = "wc/";
-const ALARMS: &str = "al/";
 /// Longest answer of a witness.
 const MAX_ANSWER: usize = 16 << 10;
 
@@ -109,36 +109,6 @@ pub struct Cosigned {
     pub line: String,
     /// When, by the witness' clock.
     pub at: Timestamp,
-}
-
-/// What an alarm is about.
-pub(super) struct Evidence {
-    /// Stable code.
-    pub code: &'static str,
-    /// For people.
-    pub sentence: String,
-    /// Whether the objects prove it to anybody.
-    pub proven: bool,
-    /// What the partner signed.
-    pub objects: Vec<String>,
-}
-
-/// An alarm that was raised: evidence against a partner's log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Alarm {
-    /// Whose log.
-    pub peer: Did,
-    /// Stable code.
-    pub code: String,
-    /// For people.
-    pub sentence: String,
-    /// Whether the objects prove it to anybody, or only to us.
-    pub proven: bool,
-    /// When it was raised.
-    pub at: Timestamp,
-    /// What the partner signed.
-    pub objects: Vec<String>,
 }
 
 /// Sends our checkpoints to partners.
@@ -369,165 +339,6 @@ impl Exchange {
         }
         let tile = Tile::parse(path).ok_or_else(unknown)?;
         self.log.tile(tile).await.map_err(&unreadable)?.ok_or_else(unknown)
-    }
-
-    // === theirs, to us ===
-
-    /// Whether this is the origin of a log of this participant's that we follow: the one that we know, or its first.
-    pub(super) fn is_log_of(&self, log: &str, did: &Did) -> bool {
-        let known = locked(&self.witnesses.seen).keys().any(|origin| origin == log);
-        known && log.starts_with(&format!("{did}/log/")) || log == origin(did, 1)
-    }
-
-    /// `add-checkpoint`: judged by what we saw, cosigned if it goes on from there.
-    pub(super) async fn take_checkpoint(&self, peer: &Peer, body: &str) -> Result<Witnessing, Refusal> {
-        let refused = |status, why: &str| Ok(Witnessing::Refused(status, why.to_owned()));
-        let submission = match Submission::parse(body) {
-            Ok(submission) => submission,
-            Err(why) => return refused(400, why),
-        };
-        let claimed = match Checkpoint::claimed(&submission.note) {
-            Ok(claimed) => claimed,
-            Err(error) => return refused(400, &error.to_string()),
-        };
-        if !self.is_log_of(&claimed.origin, &peer.did) {
-            return refused(404, "this is not a log of yours that we follow");
-        }
-        match Checkpoint::verify(&submission.note, &claimed.origin, &peer.statement.keys.log) {
-            Ok(checkpoint) => retry!(self.judge_checkpoint(peer, &submission, &checkpoint)),
-            Err(error) => refused(403, &error.to_string()),
-        }
-    }
-
-    async fn judge_checkpoint(
-        &self,
-        peer: &Peer,
-        submission: &Submission,
-        checkpoint: &Checkpoint,
-    ) -> Result<Witnessing, Refusal> {
-        let row =
-            read::<Seen>(&*self.store, &seen_key(&checkpoint.origin)).await.map_err(refuse("store-unreadable"))?;
-        let seen = row.value.clone();
-        let known = seen.as_ref().map_or(0, |seen| seen.size);
-        let unproven = "the proof does not lead from the checkpoint that we cosigned to this one";
-        match judge(seen.as_ref(), submission, checkpoint) {
-            Judgement::Accept => {
-                let next = Seen {
-                    origin: checkpoint.origin.clone(),
-                    size: checkpoint.size,
-                    root: checkpoint.root,
-                    note: submission.note.clone(),
-                    doubtful: None,
-                };
-                let mut commit = Commit::new();
-                commit.put(&row, &next).map_err(refuse("internal"))?;
-                self.commit(commit).await?;
-                let line = checkpoint.cosign(&witness_name(&self.us), &self.keys.cosigner, self.clock.now());
-                Ok(Witnessing::Cosigned(line))
-            }
-            Judgement::Backwards => Ok(Witnessing::Refused(400, "the old size is larger than the checkpoint's".into())),
-            Judgement::Conflict(size) => Ok(Witnessing::Conflict(size)),
-            Judgement::Forked => {
-                self.forked(peer, seen.map(|seen| seen.note), checkpoint, &submission.note).await?;
-                Ok(Witnessing::Conflict(known))
-            }
-            Judgement::Unproven => {
-                if let Some(seen) = seen {
-                    let next = Seen { doubtful: Some(submission.note.clone()), ..seen };
-                    let mut commit = Commit::new();
-                    commit.put(&row, &next).map_err(refuse("internal"))?;
-                    self.commit(commit).await?;
-                }
-                Ok(Witnessing::Refused(422, unproven.into()))
-            }
-            Judgement::UnprovenAgain => {
-                let objects = seen.map(|seen| seen.note).into_iter().chain([submission.body()]).collect();
-                let sentence = format!(
-                    "`{}` twice failed to prove that its log of {} entries goes on from the {known} that we cosigned",
-                    peer.did, checkpoint.size
-                );
-                self.alarm(peer, Evidence { code: "log-unproven", sentence, proven: false, objects }).await?;
-                Ok(Witnessing::Refused(422, unproven.into()))
-            }
-        }
-    }
-
-    /// A checkpoint that came with a proof: of the size that we cosigned, it has to be the same.
-    pub(super) async fn compare_with_seen(
-        &self,
-        peer: &Peer,
-        checkpoint: &Checkpoint,
-        note: &str,
-    ) -> Result<(), Refusal> {
-        let known = locked(&self.witnesses.seen).get(&checkpoint.origin).cloned();
-        match known {
-            Some(known) if known.size == checkpoint.size && known.root != checkpoint.root => {
-                let row = read::<Seen>(&*self.store, &seen_key(&checkpoint.origin))
-                    .await
-                    .map_err(refuse("store-unreadable"))?;
-                self.forked(peer, row.value.map(|seen| seen.note), checkpoint, note).await?;
-                Err(Refusal::new("log-forked", "two signed checkpoints of one size have different roots"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn forked(
-        &self,
-        peer: &Peer,
-        known: Option<String>,
-        checkpoint: &Checkpoint,
-        note: &str,
-    ) -> Result<(), Refusal> {
-        let sentence = format!("`{}` signed two different logs of {} entries", peer.did, checkpoint.size);
-        let objects = known.into_iter().chain([note.to_owned()]).collect();
-        self.alarm(peer, Evidence { code: "log-forked", sentence, proven: true, objects }).await
-    }
-
-    // === alarms ===
-
-    /// Puts an alarm on record: evidence, receipt and event in one commit. The same evidence twice is one alarm.
-    pub(super) async fn alarm(&self, peer: &Peer, evidence: Evidence) -> Result<(), Refusal> {
-        let objects = serde_json::to_vec(&evidence.objects).map_err(refuse("internal"))?;
-        // by what is signed, not by its repetition: one alarm a kind and day would do for a partner that keeps at it
-        let key = row_key(ALARMS, &[peer.did.as_str(), evidence.code, &sha256(&objects).to_string()]);
-        let row = read::<Alarm>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
-        if row.value.is_some() {
-            return Ok(());
-        }
-        let alarm = Alarm {
-            peer: peer.did.clone(),
-            code: evidence.code.to_owned(),
-            sentence: evidence.sentence.clone(),
-            proven: evidence.proven,
-            at: self.clock.now(),
-            objects: evidence.objects,
-        };
-        tracing::error!(peer = %peer.did, code = evidence.code, "{}", evidence.sentence);
-        let mut commit = Commit::new();
-        let mut receipt = self.receipt(Kind::Alarm, None);
-        receipt.consumer = Some(peer.did.clone().into());
-        receipt.refers = Some(sha256(&objects));
-        receipt.reason = Some(Refusal::new(evidence.code, evidence.sentence));
-        self.node_receipt(&mut commit, receipt)?;
-        let data =
-            json!({ "peer": alarm.peer, "code": alarm.code, "sentence": alarm.sentence, "proven": alarm.proven });
-        self.announce(&mut commit, "org.counterseal.alarm", peer.did.as_str(), data);
-        commit.put(&row, &alarm).map_err(refuse("internal"))?;
-        match self.commit(commit).await {
-            // somebody else raised it at the same moment
-            Err(refusal) if refusal.is(super::CONFLICT) => Ok(()),
-            done => done.map(|_| ()),
-        }
-    }
-
-    /// All alarms, oldest first.
-    pub async fn alarms(&self) -> Result<Vec<Alarm>, Refusal> {
-        let rows =
-            list::<Alarm>(&*self.store, ALARMS.as_bytes(), None, 1000).await.map_err(refuse("store-unreadable"))?;
-        let mut alarms: Vec<Alarm> = rows.into_iter().filter_map(|row| row.value).collect();
-        alarms.sort_by_key(|alarm| alarm.at);
-        Ok(alarms)
     }
 }
 
