@@ -28,6 +28,13 @@ jose:
 tlog:
     bash tests/conformance/tlog/run.sh
 
+# killed 200 times, 100 power cuts, failing disks (the latter two need root, loop devices and xfsprogs)
+torture:
+    cargo build --release --example torture
+    ./target/release/examples/torture kill --rounds 200
+    ./target/release/examples/torture power --rounds 100
+    ./target/release/examples/torture faults
+
 # the official Dataspace Protocol kit against an ordinary connector of ours (needs Java 17, Maven, Python)
 tck-dsp *args:
     bash tests/conformance/dsp/run.sh {{args}}
