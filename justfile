@@ -33,6 +33,7 @@ torture:
     cargo build --release --example torture
     ./target/release/examples/torture kill --rounds 200
     ./target/release/examples/torture power --rounds 100
+    ./target/release/examples/torture torn
     ./target/release/examples/torture faults
 
 # the official Dataspace Protocol kit against an ordinary connector of ours (needs Java 17, Maven, Python)

@@ -87,16 +87,6 @@ impl Disk {
         Ok(std::fs::remove_file(self.inside.join("filling"))?)
     }
 
-    /// Takes the room behind the file system inside, which doesn't know: what it writes from now on fails.
-    pub fn starve(&self) -> anyhow::Result<()> {
-        fill(&self.outside().join("filling"));
-        Ok(())
-    }
-
-    pub fn feed(&self) -> anyhow::Result<()> {
-        Ok(std::fs::remove_file(self.outside().join("filling"))?)
-    }
-
     /// As a failing disk brings about (`errors=remount-ro`): an ordinary remount is refused while a file is open for
     /// writing.
     pub fn become_read_only(&self) -> anyhow::Result<()> {
@@ -106,7 +96,8 @@ impl Disk {
     /// Mounted anew, as after a restart of the machine.
     pub fn remounted(self) -> anyhow::Result<Self> {
         let image = self.outside().join("inner.img");
-        run("umount", &["-l", path(&self.inside)?])?;
+        // not lazily: the old file system has to be gone before the image is mounted again
+        run("umount", &[path(&self.inside)?])?;
         run("mount", &["-o", "loop", path(&image)?, path(&self.inside)?])
             .context("the file system is beyond repair")?;
         Ok(self)
@@ -138,21 +129,6 @@ impl Drop for Cut {
         let _ = path(&self.at).and_then(|at| run("umount", &[at]));
         let _ = std::fs::remove_file(&self.copy);
         let _ = std::fs::remove_dir(&self.at);
-    }
-}
-
-/// Writes until there is no room.
-fn fill(file: &Path) {
-    use std::io::Write as _;
-    if let Ok(mut file) = std::fs::File::create(file) {
-        for block in [1 << 20, 1 << 12, 1] {
-            while file
-                .write_all(&vec![0; block])
-                .and_then(|()| if block > 1 { Ok(()) } else { file.sync_all() })
-                .is_ok()
-            {}
-        }
-        let _ = file.sync_all();
     }
 }
 

@@ -128,13 +128,23 @@ struct Heard {
 
 impl Writer {
     pub fn start(folder: &Path, pause: u64) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("write")
-            .arg(folder)
-            .arg(pause.to_string())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("write").arg(folder).arg(pause.to_string());
+        Self::spawn(command)
+    }
+
+    /// One whose files may not grow past so many bytes: a write beyond fails (`EFBIG`), and doesn't kill.
+    pub fn start_limited(folder: &Path, pause: u64, bytes: u64) -> anyhow::Result<Self> {
+        let mut command = Command::new("sh");
+        // POSIX counts in blocks of 512 bytes
+        let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512);
+        command.args(["-c", &limit, "sh"]).arg(std::env::current_exe()?);
+        command.arg("write").arg(folder).arg(pause.to_string());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> anyhow::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let pipe = child.stdout.take().context("its output")?;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let into = heard.clone();
@@ -169,6 +179,13 @@ impl Writer {
             let _ = reader.join();
         }
         Ok(())
+    }
+
+    /// Stops it where it is, or lets it go on.
+    pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        let signal = if paused { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        let process = rustix::process::Pid::from_raw(i32::try_from(self.child.id())?).context("its process")?;
+        Ok(rustix::process::kill_process(process, signal)?)
     }
 
     pub async fn wait_for(&mut self, count: usize) -> anyhow::Result<()> {

@@ -10,10 +10,10 @@ use crate::{
         About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedAnchor, ExportedReceipt, Scope,
         folder::{self, Files},
     },
-    exchange::{Exchange, refuse, rows::content_key},
+    exchange::{Exchange, refuse},
     id::{AgreementId, ParticipantId, Sha256},
     policy::SCHEMA,
-    receipt::{Filter, Kind, LogProof, Receipt, Stored, checkpoint::Checkpoint},
+    receipt::{Filter, Kind, LogProof, Receipt, Stored, checkpoint::Checkpoint, content_key},
 };
 
 /// Receipts and entries read at a time.

@@ -68,7 +68,7 @@ use crate::{
     protocol::{BASE, message::Address},
     receipt::{
         Commit, CommitError, Committed, Committer, DecisionRecord, Kind, Log, NewReceipt, Receipt, Receipts, Row,
-        SeriesKey, read,
+        SeriesKey, content_key, read,
     },
     source::Roots,
     store::Store,
@@ -306,7 +306,7 @@ impl Exchange {
     fn keep_content(&self, commit: &mut Commit, receipt: &Receipt, name: &str, salt: &[u8; 32], content: &[u8]) {
         let mut bytes = salt.to_vec();
         bytes.extend_from_slice(content);
-        commit.content(rows::content_key(&receipt.id, name), bytes);
+        commit.content(content_key(&receipt.id, name), bytes);
     }
 
     /// Nothing is decided while the wall clock, or the log itself, can't be relied on.

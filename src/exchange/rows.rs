@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::jws::Jws,
     error::Refusal,
-    id::{AgreementId, DatasetId, MessageId, OfferId, ParticipantId, Pid, ReceiptId, Sha256},
+    id::{AgreementId, DatasetId, MessageId, OfferId, ParticipantId, Pid, Sha256},
     offer::Approval,
     protocol::{
         NegotiationState, Party, TransferState,
@@ -271,9 +271,4 @@ impl Letter {
         key.extend_from_slice(&seq.to_be_bytes());
         key
     }
-}
-
-/// Where what a receipt commits to is kept.
-pub fn content_key(receipt: &ReceiptId, name: &str) -> Vec<u8> {
-    row_key("c/", &[receipt.as_str(), name])
 }

@@ -44,7 +44,7 @@ use crate::{
     net::{AddressGuard, Clients, ConnectionInfo, Connections, Limits, serve_plain, serve_tls, server_config},
     offer::{self, Offers},
     protocol::{self, Caller, extension},
-    receipt::{Committer, Log, LogSigner, Mirror, ReceiptError, Receipts, replay},
+    receipt::{Archiver, Committer, Log, LogSigner, Mirror, RUN, ReceiptError, Receipts, replay},
     source::{Roots, SourceError},
     store::{SledStore, Store, StoreError},
     time::Clock,
@@ -322,6 +322,7 @@ impl Node {
         servers.spawn(serve_plain(management, management_routes, Limits::default(), stop_serving.clone()));
         workers.spawn(Outbox::new(exchange.clone()).run(stop_working.clone()));
         workers.spawn(Timer::new(exchange.clone()).run(stop_working.clone()));
+        workers.spawn(Archiver::new(exchange.store.clone(), did.clone(), RUN).run(stop_working.clone()));
         workers.spawn(WitnessClient::new(exchange.clone()).run(stop_working.clone()));
         for webhook in &exchange.config.webhooks {
             let webhook = Arc::new(Webhook::new(exchange.clone(), home, webhook)?);

@@ -21,6 +21,7 @@ pub mod tile;
 pub mod witness;
 
 mod anchor;
+mod archive;
 mod commit;
 mod committer;
 mod log;
@@ -33,11 +34,13 @@ mod series;
 
 pub use self::{
     anchor::{Anchor, FileAnchor, Stamp},
+    archive::{Archiver, RUN},
     commit::{Commit, CommitError, Committed, Mirror, PartnerHalf, Placed},
     committer::{Committer, LogSigner},
     log::Log,
     log_proof::{LogProof, LogProofError},
     object::{DecisionRecord, Kind, NewReceipt, Payload, PeerCheckpoint, Receipt, ReceiptError, Segment, verify},
+    place::content_key,
     reader::{Filter, Receipts, Stored},
     rows::{EVENTS, Row, Version, event_key, list, read, replay, row_key},
     series::{ENTRY, SeriesKey, entry},

@@ -1,20 +1,22 @@
 //! Where receipts lie: their rows, the tree's rows, and the index rows that are derived from them.
 //!
 //! ```text
-//!   r/<place>                    number in the series ‖ tag ‖ SHA-256(JWS) ‖ JWS
+//!   r/<place>                    number in the series ‖ tag ‖ SHA-256(JWS) ‖ the parts of the JWS
 //!   t/<level><index>             root of a complete subtree of 256^level entries
 //!   rl/<partner>                 place of the newest receipt in a series that is shared with it
 //!   rs/<SHA-256>, ri/<id>        place
-//!   ra/<agreement><place>, rp/<partner><place>, rk/<kind><place>, rv/<verdict><place>
+//!   ra/<agreement><place>, rp/<partner><place>, rk/<kind>/<place>, rv/<verdict><place>
 //! ```
 
 use crate::{
-    crypto::{jws::Jws, unb64},
+    crypto::{b64, jws::Jws, unb64},
     id::{AgreementId, Did, ParticipantId, ReceiptId, Sha256},
     receipt::{Kind, Receipt, ReceiptError, row_key, rows::damaged},
 };
 
 pub(super) const RECEIPTS: &[u8] = b"r/";
+/// Bytes of a row before the JWS: number, tag, hash.
+const ENTRY: usize = 72;
 
 /// A receipt's row, read.
 pub(super) struct ReceiptRow {
@@ -28,20 +30,38 @@ pub(super) fn receipt_key(index: u64) -> Vec<u8> {
     placed(RECEIPTS, index)
 }
 
-/// A receipt's row: what its entry is made of first, so that entries are read without the receipts.
+/// A receipt's row: what its entry is made of first, so that entries are read without the receipts. The parts of the JWS
+/// lie decoded, header and payload after their lengths: smaller, and they compress.
 pub(super) fn row(number: u64, tag: &[u8; 32], sha256: &Sha256, jws: &Jws) -> Vec<u8> {
-    let mut row = Vec::with_capacity(72 + jws.as_str().len());
+    let mut row = Vec::with_capacity(ENTRY + jws.as_str().len());
     row.extend_from_slice(&number.to_be_bytes());
     row.extend_from_slice(tag);
     row.extend_from_slice(sha256.as_bytes());
-    row.extend_from_slice(jws.as_str().as_bytes());
+    for (place, part) in jws.as_str().split('.').enumerate() {
+        // a JWS is strict base64url: it is made again from this, byte for byte
+        let bytes = unb64(part).unwrap_or_default();
+        if place < 2 {
+            row.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+        }
+        row.extend_from_slice(&bytes);
+    }
     row
 }
 
 pub(super) fn parse_row(key: &[u8], row: &[u8]) -> Result<ReceiptRow, ReceiptError> {
     let (number, tag, sha256) = parse_entry(key, row)?;
-    let text = std::str::from_utf8(&row[72..]).map_err(|_| damaged(key, "not a receipt's row"))?;
-    Ok(ReceiptRow { number, tag, sha256, jws: Jws::parse(text)? })
+    let wrong = || damaged(key, "not a receipt's row");
+    let part = |rest: &mut &[u8]| {
+        let (length, after) = rest.split_first_chunk::<2>()?;
+        let (part, after) = after.split_at_checked(u16::from_be_bytes(*length).into())?;
+        *rest = after;
+        Some(b64(part))
+    };
+    let mut rest = &row[ENTRY..];
+    let header = part(&mut rest).ok_or_else(wrong)?;
+    let payload = part(&mut rest).ok_or_else(wrong)?;
+    let jws = Jws::parse(format!("{header}.{payload}.{}", b64(rest)))?;
+    Ok(ReceiptRow { number, tag, sha256, jws })
 }
 
 /// The number, tag and hash in a receipt's row.
@@ -87,7 +107,7 @@ pub(super) fn by_partner(partner: &ParticipantId) -> Vec<u8> {
 }
 
 pub(super) fn by_kind(kind: Kind) -> Vec<u8> {
-    row_key("rk/", &[kind.as_str()])
+    format!("rk/{}/", kind.as_str()).into_bytes()
 }
 
 pub(super) fn by_verdict(verdict: &str) -> Vec<u8> {
@@ -123,6 +143,21 @@ pub(super) fn index_rows(rows: &mut Vec<(Vec<u8>, Vec<u8>)>, us: &Did, index: u6
     if let Some(decision) = &receipt.decision {
         list(by_verdict(&decision.verdict));
     }
+}
+
+/// Where what a receipt commits to is kept.
+pub fn content_key(receipt: &ReceiptId, name: &str) -> Vec<u8> {
+    row_key("c/", &[receipt.as_str(), name])
+}
+
+/// All rows of a receipt that never change again: itself, its index rows, the places of its contents.
+pub(super) fn rows_of(us: &Did, index: u64, sha256: &Sha256, receipt: &Receipt) -> Vec<Vec<u8>> {
+    let mut indexes = Vec::new();
+    index_rows(&mut indexes, us, index, sha256, receipt);
+    let request = receipt.decision.as_ref().map(|_| "request");
+    let names = receipt.commitments.keys().map(String::as_str).chain(request);
+    let contents = names.map(|name| content_key(&receipt.id, name));
+    [receipt_key(index)].into_iter().chain(indexes.into_iter().map(|(key, _)| key)).chain(contents).collect()
 }
 
 /// The key of a place after a prefix.

@@ -184,6 +184,12 @@ impl Store for Faulty {
     async fn erase(&self, key: &[u8]) -> Result<(), StoreError> {
         self.inner.erase(key).await
     }
+    async fn freeze(&self, keys: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {
+        self.inner.freeze(keys, mark).await
+    }
+    async fn thin(&self, limit: usize) -> Result<bool, StoreError> {
+        self.inner.thin(limit).await
+    }
 }
 
 #[derive(Default)]
@@ -421,4 +427,77 @@ async fn lists_by_index_are_what_a_look_at_every_receipt_finds() {
             assert_eq!(paged, expected, "{filter:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_in_the_archive_is_read_listed_proven_and_erased_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(folder.path()).unwrap());
+    let writer = committer(&store).await;
+    grow(&writer, 0, 700).await;
+    let receipts = Receipts::new(store.clone(), did());
+    let log = Log::new(store.clone());
+    // one with a content
+    let key = SigningKey::from_seed([2; 32]);
+    let now = Timestamp::from_millis(1_764_000_000_000);
+    let mut with = Receipt::new(ReceiptId::parse("urn:uuid:with").unwrap(), Kind::Used, now, did().into());
+    with.commitments.insert("purpose".into(), crate::crypto::sha256(b"x"));
+    let mut commit = Commit::new();
+    commit.content(content_key(&with.id, "purpose"), b"salt and research".to_vec());
+    let kid = Kid::of(&did(), KeyRole::Signing, &key.public());
+    commit.receipt(NewReceipt::sign(with.clone(), &kid, &key, series(9)).unwrap());
+    writer.commit(commit).await.unwrap();
+    grow(&writer, 701, 400).await;
+    writer.stop().await;
+    let before = receipts.list(&Filter::default(), 0, 10_000).await.unwrap();
+    let filter = Filter {
+        kind: Some(Kind::Denied),
+        peer: Some(Did::parse("did:web:partner1.invalid").unwrap().into()),
+        ..Filter::default()
+    };
+    let listed = receipts.list(&filter, 0, 10_000).await.unwrap();
+    let root = log.root(before.len() as u64).await.unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let archiver = Archiver::new(store.clone(), did(), 256);
+    assert_eq!(archiver.step(&stop).await.unwrap(), 3, "1101 receipts: three runs of 256, and the newest stays");
+    assert_eq!(archiver.frozen().await.unwrap(), 768);
+    assert_eq!(archiver.step(&stop).await.unwrap(), 0);
+    let look = async |receipts: &Receipts, log: &Log| {
+        let after = receipts.list(&Filter::default(), 0, 10_000).await.unwrap();
+        assert_eq!(after.len(), before.len());
+        for (then, now) in before.iter().zip(&after) {
+            assert_eq!((then.index, then.number, then.tag, &then.jws), (now.index, now.number, now.tag, &now.jws));
+        }
+        let again = receipts.list(&filter, 0, 10_000).await.unwrap();
+        assert_eq!(
+            again.iter().map(|one| one.index).collect::<Vec<_>>(),
+            listed.iter().map(|one| one.index).collect::<Vec<_>>()
+        );
+        for stored in [&before[3], &before[700], &before[767], &before[1000]] {
+            assert_eq!(receipts.by_id(&stored.receipt.id).await.unwrap().unwrap().index, stored.index);
+            assert_eq!(receipts.by_sha256(&stored.sha256).await.unwrap().unwrap().index, stored.index);
+        }
+        assert_eq!(log.root(before.len() as u64).await.unwrap(), root);
+        let path = log.prove_inclusion(5, before.len() as u64).await.unwrap().unwrap();
+        assert!(proof::verify_inclusion(5, before.len() as u64, &leaf_hash(&before[5].entry()), &path, &root));
+    };
+    look(&receipts, &log).await;
+    let kept = content_key(&with.id, "purpose");
+    assert_eq!(store.get(&kept).await.unwrap().as_deref(), Some(&b"salt and research"[..]));
+    drop((receipts, log, archiver));
+    // a restart, and the log goes on
+    for _ in 0..200 {
+        if Arc::strong_count(&store) == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    drop(store);
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(folder.path()).unwrap());
+    let writer = committer(&store).await;
+    look(&Receipts::new(store.clone(), did()), &Log::new(store.clone())).await;
+    store.erase(&kept).await.unwrap();
+    assert_eq!(store.get(&kept).await.unwrap(), None, "erased, though its row is frozen");
+    grow(&writer, 1101, 10).await;
+    assert_eq!(Receipts::new(store, did()).size().await.unwrap(), 1111);
 }

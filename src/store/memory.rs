@@ -65,4 +65,13 @@ impl Store for MemoryStore {
         self.rows().remove(key);
         Ok(())
     }
+
+    async fn freeze(&self, _: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {
+        self.rows().extend([mark]);
+        Ok(())
+    }
+
+    async fn thin(&self, _: usize) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 }

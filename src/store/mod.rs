@@ -2,9 +2,11 @@
 //!
 //! A [`Store`] keeps byte rows. A [`Batch`] is atomic, and durable when [`Store::commit`] returns: after a power cut it
 //! is there, whole. [`SledStore`] is the store on disk; [`MemoryStore`] behaves the same and forgets. Owns no meaning:
-//! what rows hold, and who may write them (the committer alone), is `receipt`'s.
+//! what rows hold, and who may write them (the committer alone), is `receipt`'s. Rows that never change again can be
+//! frozen into compressed tables, so that the working set stays small.
 
 mod contents;
+mod frozen;
 mod memory;
 mod objects;
 mod sled;
@@ -81,6 +83,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Overwrites in place what a content row held, and deletes the row.
     async fn erase(&self, key: &[u8]) -> Result<(), StoreError>;
+
+    /// Moves rows that will never change again (but by [`Store::erase`]) out of the working set, and keeps `mark` with
+    /// them; durable when it returns. They are found as before.
+    async fn freeze(&self, keys: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError>;
+
+    /// Takes the second copy of frozen rows out of the working set, at most `limit` of them; says whether more are left.
+    async fn thin(&self, limit: usize) -> Result<bool, StoreError>;
 }
 
 /// Refuses keys that no store takes.

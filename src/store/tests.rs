@@ -11,6 +11,9 @@ enum Step {
     Commit(Batch),
     Reopen,
     Erase(Vec<u8>),
+    /// Rows that never change again: so many, written and frozen.
+    Freeze(u8),
+    Thin(usize),
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -33,7 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
                 let contents = content.map(|content| (b"k/content".to_vec(), content)).into_iter().collect();
                 Step::Commit(Batch { puts, deletes, contents })
             });
-    prop_oneof![8 => batch, 1 => Just(Step::Reopen), 1 => Just(Step::Erase(b"k/content".to_vec()))]
+    prop_oneof![8 => batch, 1 => Just(Step::Reopen), 1 => Just(Step::Erase(b"k/content".to_vec())), 2 => (1_u8..40).prop_map(Step::Freeze), 2 => (1_usize..60).prop_map(Step::Thin)]
 }
 
 /// What the contract says, in the simplest way.
@@ -49,22 +52,35 @@ fn apply(model: &mut BTreeMap<Vec<u8>, Vec<u8>>, step: &Step) {
         Step::Erase(key) => {
             model.remove(key);
         }
-        Step::Reopen => {}
+        Step::Freeze(count) => model.extend(frozen(model, *count)),
+        Step::Reopen | Step::Thin(_) => {}
     }
 }
 
+/// Rows that are not there yet, of two prefixes.
+fn frozen(model: &BTreeMap<Vec<u8>, Vec<u8>>, count: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let first = model.keys().filter(|key| key.starts_with(b"f/")).count() as u64;
+    (first..first + u64::from(count))
+        .flat_map(|n| {
+            let place = n.to_be_bytes();
+            [([&b"f/"[..], &place].concat(), vec![n as u8; 300]), ([&b"fi/"[..], &place].concat(), Vec::new())]
+        })
+        .collect()
+}
+
 async fn compare(store: &dyn Store, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
-    for prefix in [&b"a"[..], b"a/", b"b", b"b/\xff", b"k", b"zzz"] {
+    for prefix in [&b"a"[..], b"a/", b"b", b"b/\xff", b"k", b"zzz", b"f", b"f/", b"fi/"] {
         let expected: Vec<_> =
             model.iter().filter(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect();
-        assert_eq!(store.scan(prefix, None, 100).await.unwrap(), expected);
+        let scanned = store.scan(prefix, None, 1000).await.unwrap();
+        assert!(scanned == expected, "{}: {} rows, not {}", prefix.escape_ascii(), scanned.len(), expected.len());
         // page by page is the same
         let (mut paged, mut after) = (Vec::new(), None);
         while let Some(row) = store.scan(prefix, after.as_deref(), 1).await.unwrap().pop() {
             after = Some(row.0.clone());
             paged.push(row);
         }
-        assert_eq!(paged, expected);
+        assert!(paged == expected, "{}: paged, {} rows, not {}", prefix.escape_ascii(), paged.len(), expected.len());
     }
     for (key, value) in model {
         assert_eq!(store.get(key).await.unwrap().as_ref(), Some(value));
@@ -73,9 +89,9 @@ async fn compare(store: &dyn Store, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn every_store_does_what_the_contract_says(steps in prop::collection::vec(step(), 1..12)) {
+    fn every_store_does_what_the_contract_says(steps in prop::collection::vec(step(), 1..16)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
@@ -83,8 +99,20 @@ proptest! {
             let mut disk = Some(SledStore::open(folder.path()).unwrap());
             let mut model = BTreeMap::new();
             for step in &steps {
+                let fresh = if let Step::Freeze(count) = step { frozen(&model, *count) } else { Vec::new() };
                 apply(&mut model, step);
                 match step {
+                    Step::Freeze(_) => {
+                        let keys: Vec<Vec<u8>> = fresh.iter().map(|(key, _)| key.clone()).collect();
+                        for store in [&memory as &dyn Store, disk.as_ref().unwrap()] {
+                            store.commit(Batch { puts: fresh.clone(), ..Batch::default() }).await.unwrap();
+                            store.freeze(keys.clone(), (b"mark".to_vec(), vec![keys.len() as u8])).await.unwrap();
+                        }
+                    }
+                    Step::Thin(limit) => {
+                        disk.as_ref().unwrap().thin(*limit).await.unwrap();
+                        memory.thin(*limit).await.unwrap();
+                    }
                     Step::Commit(batch) => {
                         memory.commit(batch.clone()).await.unwrap();
                         disk.as_ref().unwrap().commit(batch.clone()).await.unwrap();

@@ -1,0 +1,329 @@
+//! Rows that never change again: immutable tables `archive/<n>.table`, sorted and compressed, found as any other row.
+//!
+//! ```text
+//!   magic ‖ blocks (zstd, each about 32 KiB of rows) ‖ index ‖ footer
+//!   row    length of key (u16) ‖ key ‖ length of value (u32) ‖ value
+//!   index  of each block: offset (u64), length (u32), first key, last key (u16 and bytes)
+//!   footer offset of the index (u64) ‖ its length (u64) ‖ rows (u64) ‖ SHA-256 of the index ‖ magic
+//! ```
+//!
+//! A block never holds keys of two prefixes (the bytes up to `/`), so that a look for a key which is in no table reads
+//! none. The index is in memory; a look reads and unpacks one block.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io::{self, BufWriter, Write as _},
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use crate::{
+    crypto::{Hasher, sha256},
+    store::objects::sync_folder,
+};
+
+const MAGIC: &[u8; 16] = b"counterseal-frz1";
+const FOOTER: usize = 8 + 8 + 8 + 32 + MAGIC.len();
+/// Bytes of rows in a block, before they are compressed.
+const BLOCK: usize = 32 << 10;
+const LEVEL: i32 = 3;
+
+/// A key and what sled held for it.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// A table, open.
+pub struct Table {
+    file: File,
+    blocks: Vec<Block>,
+}
+
+struct Block {
+    offset: u64,
+    length: u32,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl Table {
+    /// Writes these rows, which are in the order of their keys, and syncs them.
+    pub fn write(path: &Path, rows: impl Iterator<Item = Row>) -> io::Result<()> {
+        let fresh = path.with_extension("new");
+        let mut out = BufWriter::new(File::create(&fresh)?);
+        out.write_all(MAGIC)?;
+        let mut writer = Writer {
+            out,
+            offset: MAGIC.len() as u64,
+            index: Vec::new(),
+            rows: 0,
+            block: Vec::new(),
+            first: Vec::new(),
+            last: Vec::new(),
+        };
+        for (key, value) in rows {
+            writer.push(&key, &value)?;
+        }
+        let file = writer.finish()?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        path.parent().map_or(Ok(()), sync_folder)
+    }
+
+    /// Opens a table; its index is checked, its blocks are when they are read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut footer = [0; FOOTER];
+        let at = length.checked_sub(FOOTER as u64).ok_or_else(|| broken("too short"))?;
+        file.read_exact_at(&mut footer, at)?;
+        let number = |at: usize| footer[at..at + 8].try_into().map(u64::from_be_bytes).unwrap_or_default();
+        if footer[56..] != *MAGIC {
+            return Err(broken("not a table"));
+        }
+        let (offset, size) = (number(0), number(8));
+        if offset.checked_add(size) != Some(at) {
+            return Err(broken("its index is not where it should be"));
+        }
+        let mut index = vec![0; size as usize];
+        file.read_exact_at(&mut index, offset)?;
+        if sha256(&index).0 != footer[24..56] {
+            return Err(broken("its index is damaged"));
+        }
+        let blocks = read_index(&index).ok_or_else(|| broken("its index can't be read"))?;
+        Ok(Self { file, blocks })
+    }
+
+    /// What it has at this key.
+    pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let at = self.blocks.partition_point(|block| block.last.as_slice() < key);
+        match self.blocks.get(at) {
+            Some(block) if block.first.as_slice() <= key => {
+                Ok(self.read(block)?.into_iter().find(|(found, _)| found == key).map(|(_, value)| value))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn read(&self, block: &Block) -> io::Result<VecDeque<Row>> {
+        let mut packed = vec![0; block.length as usize];
+        self.file.read_exact_at(&mut packed, block.offset)?;
+        let bytes = zstd::decode_all(packed.as_slice())?;
+        let mut rest = bytes.as_slice();
+        let mut rows = VecDeque::new();
+        while !rest.is_empty() {
+            let row = take_row(&mut rest);
+            rows.push_back(row.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a block can't be read"))?);
+        }
+        Ok(rows)
+    }
+}
+
+/// Walks the rows of a table whose keys begin with a prefix, from a key on.
+pub struct Cursor {
+    table: Arc<Table>,
+    block: usize,
+    rows: VecDeque<Row>,
+    prefix: Vec<u8>,
+    start: Vec<u8>,
+}
+
+impl Cursor {
+    pub fn new(table: Arc<Table>, prefix: &[u8], start: &[u8]) -> Self {
+        let block = table.blocks.partition_point(|block| block.last.as_slice() < start);
+        Self { table, block, rows: VecDeque::new(), prefix: prefix.to_vec(), start: start.to_vec() }
+    }
+
+    /// The next row, left where it is.
+    pub fn peek(&mut self) -> io::Result<Option<&Row>> {
+        loop {
+            while self.rows.front().is_some_and(|(key, _)| key.as_slice() < self.start.as_slice()) {
+                self.rows.pop_front();
+            }
+            if !self.rows.is_empty() {
+                break;
+            }
+            let Some(block) = self.table.blocks.get(self.block) else { return Ok(None) };
+            // beyond the prefix: nothing more comes
+            if block.first.as_slice() > self.start.as_slice() && !block.first.starts_with(&self.prefix) {
+                return Ok(None);
+            }
+            self.rows = self.table.read(block)?;
+            self.block += 1;
+        }
+        Ok(self.rows.front().filter(|(key, _)| key.starts_with(&self.prefix)))
+    }
+
+    pub fn next(&mut self) -> io::Result<Option<Row>> {
+        let there = self.peek()?.is_some();
+        Ok(if there { self.rows.pop_front() } else { None })
+    }
+}
+
+struct Writer {
+    out: BufWriter<File>,
+    offset: u64,
+    index: Vec<u8>,
+    rows: u64,
+    block: Vec<u8>,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl Writer {
+    fn push(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if !self.block.is_empty() && (self.block.len() >= BLOCK || room(&self.last) != room(key)) {
+            self.close_block()?;
+        }
+        if self.block.is_empty() {
+            self.first = key.to_vec();
+        }
+        self.last = key.to_vec();
+        put_key(&mut self.block, key);
+        self.block.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        self.block.extend_from_slice(value);
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn close_block(&mut self) -> io::Result<()> {
+        let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        encoder.include_checksum(true)?;
+        encoder.write_all(&self.block)?;
+        let packed = encoder.finish()?;
+        self.out.write_all(&packed)?;
+        self.index.extend_from_slice(&self.offset.to_be_bytes());
+        self.index.extend_from_slice(&(packed.len() as u32).to_be_bytes());
+        put_key(&mut self.index, &self.first);
+        put_key(&mut self.index, &self.last);
+        self.offset += packed.len() as u64;
+        self.block.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<File> {
+        if !self.block.is_empty() {
+            self.close_block()?;
+        }
+        self.out.write_all(&self.index)?;
+        self.out.write_all(&self.offset.to_be_bytes())?;
+        self.out.write_all(&(self.index.len() as u64).to_be_bytes())?;
+        self.out.write_all(&self.rows.to_be_bytes())?;
+        let mut hasher = Hasher::new();
+        hasher.update(&self.index);
+        self.out.write_all(hasher.finish().as_bytes())?;
+        self.out.write_all(MAGIC)?;
+        self.out.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+}
+
+/// A key's prefix, up to and with its first `/`.
+fn room(key: &[u8]) -> &[u8] {
+    key.iter().position(|byte| *byte == b'/').map_or(key, |at| &key[..=at])
+}
+
+fn put_key(out: &mut Vec<u8>, key: &[u8]) {
+    out.extend_from_slice(&(key.len() as u16).to_be_bytes());
+    out.extend_from_slice(key);
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(length)?;
+    *rest = left;
+    Some(taken)
+}
+
+fn take_key(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let length = u16::from_be_bytes(take(rest, 2)?.try_into().ok()?);
+    take(rest, length.into()).map(<[u8]>::to_vec)
+}
+
+fn take_row(rest: &mut &[u8]) -> Option<Row> {
+    let key = take_key(rest)?;
+    let length = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
+    Some((key, take(rest, length as usize)?.to_vec()))
+}
+
+fn read_index(mut rest: &[u8]) -> Option<Vec<Block>> {
+    let mut blocks = Vec::new();
+    while !rest.is_empty() {
+        let offset = u64::from_be_bytes(take(&mut rest, 8)?.try_into().ok()?);
+        let length = u32::from_be_bytes(take(&mut rest, 4)?.try_into().ok()?);
+        blocks.push(Block { offset, length, first: take_key(&mut rest)?, last: take_key(&mut rest)? });
+    }
+    Some(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Row> {
+        let mut rows: Vec<Row> = (0..5000_u64)
+            .flat_map(|n| {
+                let place = n.to_be_bytes();
+                [
+                    ([&b"r/"[..], &place].concat(), format!("receipt {n} ").repeat(20).into_bytes()),
+                    ([&b"rk/used/"[..], &place].concat(), Vec::new()),
+                    ([&b"c/"[..], &sha256(&place).0].concat(), vec![2; 17]),
+                ]
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    #[test]
+    fn what_is_frozen_is_found_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.table");
+        Table::write(&path, rows().into_iter()).unwrap();
+        let table = Arc::new(Table::open(&path).unwrap());
+        for (key, value) in rows().iter().step_by(37) {
+            assert_eq!(table.get(key).unwrap().as_ref(), Some(value));
+        }
+        for absent in [&b"r/"[..], b"a", b"n/1", b"rk/used", b"z", b"rk/used/\xff"] {
+            assert_eq!(table.get(absent).unwrap(), None);
+        }
+        for prefix in [&b"r/"[..], b"rk/used/", b"rk/", b"c/", b"h/", b"r"] {
+            let expected: Vec<Row> = rows().into_iter().filter(|(key, _)| key.starts_with(prefix)).collect();
+            let mut cursor = Cursor::new(table.clone(), prefix, prefix);
+            let mut found = Vec::new();
+            while let Some(row) = cursor.next().unwrap() {
+                found.push(row);
+            }
+            assert_eq!(found, expected, "{}", prefix.escape_ascii());
+            if let Some((key, _)) = expected.get(expected.len() / 2) {
+                let mut from = Cursor::new(table.clone(), prefix, key);
+                assert_eq!(from.next().unwrap().as_ref(), expected.get(expected.len() / 2));
+            }
+        }
+        // far smaller than what went in
+        let raw: usize = rows().iter().map(|(key, value)| key.len() + value.len()).sum();
+        assert!(fs::metadata(&path).unwrap().len() < raw as u64 / 2);
+    }
+
+    #[test]
+    fn a_damaged_table_is_an_error_and_not_another_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.table");
+        Table::write(&path, rows().into_iter().take(300)).unwrap();
+        let good = fs::read(&path).unwrap();
+        let all: Vec<Row> = rows().into_iter().take(300).collect();
+        for at in (0..good.len()).step_by(211) {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            fs::write(&path, &bad).unwrap();
+            let Ok(table) = Table::open(&path) else { continue };
+            for (key, value) in &all {
+                match table.get(key) {
+                    Ok(found) => assert_eq!(found.as_ref(), Some(value), "byte {at}"),
+                    Err(_) => continue,
+                }
+            }
+        }
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert!(Table::open(&path).is_err());
+    }
+}
