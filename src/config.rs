@@ -77,6 +77,9 @@ pub struct Config {
     /// Who is told of events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<Webhook>,
+    /// How long what receipts commit to is kept.
+    #[serde(default)]
+    pub retention: Retention,
     /// Who else puts a time to our log.
     #[serde(default)]
     pub anchor: Anchoring,
@@ -216,6 +219,26 @@ impl Default for Outbox {
     }
 }
 
+/// Days for which what receipts commit to (requests, purposes, who acted) is kept; then it is erased with its salts. The
+/// receipts themselves stay.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Of what was decided and done under agreements.
+    pub decisions_days: u64,
+    /// Of what was refused.
+    pub refusals_days: u64,
+    /// Of starts, stops and changes.
+    pub operation_days: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let three_years = 3 * 365;
+        Self { decisions_days: three_years, refusals_days: three_years, operation_days: three_years }
+    }
+}
+
 /// Stamps over our checkpoints (RFC 3161 in manner): in a folder that is out of this machine's reach by other means.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -246,6 +269,7 @@ impl Config {
             approval: Approval::default(),
             outbound: Outbound::default(),
             webhooks: Vec::new(),
+            retention: Retention::default(),
             anchor: Anchoring::default(),
         }
     }
@@ -364,8 +388,19 @@ fn overlay(table: &mut toml::Table, environment: impl IntoIterator<Item = (Strin
         let Some(rest) = name.strip_prefix("COUNTERSEAL_") else { continue };
         let rest = rest.to_ascii_lowercase();
         let Some((section, key)) = rest.split_once('_') else { continue };
-        if !["participant", "listen", "sources", "policy", "release", "outbox", "outbound", "approval", "anchor"]
-            .contains(&section)
+        if ![
+            "participant",
+            "listen",
+            "sources",
+            "policy",
+            "release",
+            "outbox",
+            "outbound",
+            "approval",
+            "anchor",
+            "retention",
+        ]
+        .contains(&section)
         {
             continue;
         }

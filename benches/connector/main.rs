@@ -9,6 +9,7 @@ mod decision;
 #[path = "../../tests/it/house.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which need more of it")]
 mod house;
+mod life;
 mod negotiation;
 mod plain;
 mod receipts;
@@ -30,6 +31,9 @@ fn promise(what: &str, figure: f64, kept: bool) {
 }
 
 fn main() {
+    if life::reopened() {
+        return;
+    }
     if let Some(job) = bare::Job::from_environment() {
         return job.serve();
     }
@@ -45,6 +49,9 @@ fn main() {
     }
     if wanted("receipts") {
         receipts::receipts();
+    }
+    if wanted("life") {
+        life::life();
     }
     if wanted("start") {
         start::start();

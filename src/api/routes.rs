@@ -23,7 +23,9 @@ use crate::{
     api::{Api, Problem, events, processes},
     error::Refusal,
     evidence::{self, Scope},
-    exchange::{Acting, CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
+    exchange::{
+        Acting, CopyView, Erasure, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest,
+    },
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReceiptId, ReleaseId},
     identity::Attributes,
     offer::Approval,
@@ -142,6 +144,7 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/use", post(use_copy))
         .route("/v1/receipts", get(receipts))
         .route("/v1/receipts/{id}", get(receipt))
+        .route("/v1/receipts/erase", post(erase))
         .route("/v1/export", get(export))
         .route("/v1/clock/accept", post(accept_clock))
         .fallback(async || Problem(Refusal::new("route-unknown", "the management API has no such route")))
@@ -493,6 +496,11 @@ async fn receipt(By(api): By, Path(receipt): Path<String>) -> Answer<Value> {
         }
     };
     Ok(Json(view))
+}
+
+async fn erase(By(api): By, body: Bytes) -> Answer<Value> {
+    let erased = api.exchange.erase(&parse::<Erasure>(&body)?).await?;
+    Ok(Json(json!({ "erased": erased })))
 }
 
 /// The export as a tar archive of its folder.

@@ -20,6 +20,7 @@ use crate::{
         folder::{self, Files},
         reconcile, verify,
     },
+    exchange::Erasure,
     id::{AgreementId, ParticipantId, ReceiptId},
     identity::Invitation,
     receipt::Kind,
@@ -108,6 +109,24 @@ pub enum ReceiptCommand {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Erase what receipts commit to: requests, purposes, who acted. The receipts stay, and still verify.
+    #[command(
+        after_help = "Example:\n  counterseal receipt erase --agreement urn:uuid:… --reason \"the patient withdrew\""
+    )]
+    Erase {
+        /// Of this receipt.
+        #[arg(long, group = "what", required = true)]
+        receipt: Option<ReceiptId>,
+        /// Of all receipts under this agreement.
+        #[arg(long, group = "what", required = true)]
+        agreement: Option<AgreementId>,
+        /// Of all receipts about this partner.
+        #[arg(long, group = "what", required = true)]
+        peer: Option<ParticipantId>,
+        /// Why; on record.
+        #[arg(long)]
+        reason: String,
+    },
     /// Check an export offline: authentic, in its log, in order, complete, decided as it says; or what is wrong.
     #[command(
         after_help = "Exit codes:\n  0  it holds\n  3  consistent, keys unproven: nobody's keys are trusted\n  4  it does not hold\n\nExample:\n  counterseal receipt verify evidence --trust hospital.json --trust research.json"
@@ -164,6 +183,11 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
             out.show(&json!({ "folder": folder, "receipts": receipts, "files": files.len() }), |_| {
                 format!("{} holds {receipts} receipts; its README.md tells an arbiter what to do", folder.display())
             });
+        }
+        ReceiptCommand::Erase { receipt, agreement, peer, reason } => {
+            let erasure = Erasure { receipt, agreement, peer, reason };
+            let answer = connect(home)?.post("/v1/receipts/erase", &erasure).await?;
+            out.show(&answer, |answer| format!("contents of {} receipts are gone for good", text(answer, "erased")));
         }
         ReceiptCommand::Verify { folder, trust } => {
             let (verdict, proven) = match read(&folder)? {

@@ -8,6 +8,7 @@
 //! Owns negotiations, transfers and the outbox. Does not own bytes (`dataplane`, `vault`) or decisions (`agreement`).
 
 mod catalog;
+mod erase;
 mod events;
 mod export;
 mod fetch;
@@ -78,6 +79,7 @@ use crate::{
 
 pub use self::{
     catalog::{CatalogItem, Discoveries, RemoteOffer},
+    erase::Erasure,
     events::Event,
     fetch::{FetchEvent, FetchRequest},
     foreign::{ForeignPeer, ForeignView},

@@ -23,6 +23,8 @@ const INQUIRE: u32 = 30;
 const PRUNE: u32 = 10;
 /// Ticks between looks at whether the log is to be anchored.
 const ANCHOR: u32 = 2;
+/// Ticks between erasures of what has been kept long enough.
+const RETAIN: u32 = 3;
 /// Ticks between receipts of counted refusals.
 const FLUSH: u32 = 60;
 
@@ -74,6 +76,11 @@ impl Timer {
                 && let Err(refusal) = self.0.anchor().await
             {
                 tracing::error!(%refusal, "the log could not be anchored");
+            }
+            if ticks.is_multiple_of(RETAIN)
+                && let Err(refusal) = self.0.retain().await
+            {
+                tracing::error!(%refusal, "contents whose time is over could not be erased");
             }
             if ticks.is_multiple_of(FLUSH)
                 && let Err(refusal) = self.0.flush_refusals().await

@@ -77,7 +77,7 @@ pub enum Kind {
     Suspended,
     /// An agreement or peer was revoked.
     Revoked,
-    /// A copy's key was destroyed.
+    /// A copy's key was destroyed; in the node's series: what receipts commit to was erased.
     Deleted,
     /// A participant statement was rotated.
     Rotated,

@@ -1,0 +1,164 @@
+//! Erasure: what receipts commit to (requests, purposes, who acted) and the salts are destroyed, when their time is over or
+//! on request. The receipts and their entries stay, so exports still verify; what is gone can't be found by trying, since
+//! the salts are gone with it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Refusal,
+    exchange::{Exchange, refuse},
+    id::{AgreementId, ParticipantId, ReceiptId},
+    receipt::{Commit, Filter, Kind, Stored, content_key, read},
+};
+
+const RETAINED: &[u8] = b"self/retained";
+/// Receipts looked at in one go of the timer, for each class.
+const PAGE: usize = 500;
+
+/// Whose contents are to be erased: those of one receipt, or all under an agreement, or all about a partner.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Erasure {
+    /// One receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<ReceiptId>,
+    /// All under this agreement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<AgreementId>,
+    /// All about this partner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<ParticipantId>,
+    /// Why; on record.
+    pub reason: String,
+}
+
+/// Classes of receipts, each with its own time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// What was decided and done under agreements.
+    Decisions,
+    /// What was refused.
+    Refusals,
+    /// The node's own life.
+    Operation,
+}
+
+impl Class {
+    const ALL: [Self; 3] = [Self::Decisions, Self::Refusals, Self::Operation];
+
+    const fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Denied => Self::Refusals,
+            Kind::Started | Kind::Stopped | Kind::Configured | Kind::Rotated | Kind::Restored | Kind::Alarm => {
+                Self::Operation
+            }
+            _ => Self::Decisions,
+        }
+    }
+}
+
+/// Up to which receipt each class has been looked through.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Retained([u64; 3]);
+
+impl Exchange {
+    /// Erases on request. Gives the number of receipts whose contents went.
+    pub async fn erase(&self, erasure: &Erasure) -> Result<u64, Refusal> {
+        let named = [erasure.receipt.is_some(), erasure.agreement.is_some(), erasure.peer.is_some()];
+        if named.into_iter().filter(|named| *named).count() != 1 {
+            return Err(Refusal::new("erasure-vague", "name one of: a receipt, an agreement, a peer"));
+        }
+        let unreadable = refuse("store-unreadable");
+        let mut erased = 0;
+        if let Some(id) = &erasure.receipt {
+            let stored = self.receipts.by_id(id).await.map_err(&unreadable)?;
+            let unknown = || Refusal::new("receipt-unknown", format!("no receipt has the id `{id}`"));
+            erased += u64::from(self.erase_contents(&stored.ok_or_else(unknown)?).await?);
+        } else {
+            let filter =
+                Filter { agreement: erasure.agreement.clone(), peer: erasure.peer.clone(), ..Filter::default() };
+            let mut from = 0;
+            loop {
+                let page = self.receipts.list(&filter, from, PAGE).await.map_err(&unreadable)?;
+                let Some(last) = page.last() else { break };
+                from = last.index + 1;
+                for stored in &page {
+                    erased += u64::from(self.erase_contents(stored).await?);
+                }
+            }
+        }
+        if erased > 0 {
+            self.record_erasure(erased, erasure.peer.clone(), Refusal::new("contents-erased", erasure.reason.clone()))
+                .await?;
+        }
+        Ok(erased)
+    }
+
+    /// Erases what has been kept for as long as its class is; a page at a time.
+    pub(super) async fn retain(&self) -> Result<(), Refusal> {
+        let unreadable = refuse("store-unreadable");
+        let row = read::<Retained>(&*self.store, RETAINED).await.map_err(&unreadable)?;
+        let mut retained = row.value.clone().unwrap_or_default();
+        let before = retained.0;
+        let now = self.clock.now();
+        let mut erased = 0;
+        for (class, next) in Class::ALL.into_iter().zip(&mut retained.0) {
+            let days = match class {
+                Class::Decisions => self.config.retention.decisions_days,
+                Class::Refusals => self.config.retention.refusals_days,
+                Class::Operation => self.config.retention.operation_days,
+            };
+            let due = |stored: &Stored| now.since(stored.receipt.time) >= Duration::from_secs(days * 86_400);
+            if !self.receipts.at(*next).await.map_err(&unreadable)?.is_some_and(|stored| due(&stored)) {
+                continue;
+            }
+            for stored in self.receipts.list(&Filter::default(), *next, PAGE).await.map_err(&unreadable)? {
+                if !due(&stored) {
+                    break;
+                }
+                if Class::of(stored.receipt.kind) == class {
+                    erased += u64::from(self.erase_contents(&stored).await?);
+                }
+                *next = stored.index + 1;
+            }
+        }
+        if before == retained.0 {
+            return Ok(());
+        }
+        let mut commit = Commit::new();
+        commit.put(&row, &retained).map_err(refuse("internal"))?;
+        self.commit(commit).await?;
+        if erased > 0 {
+            self.record_erasure(erased, None, Refusal::new("contents-erased", "their time of retention is over"))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Whether there was anything to erase.
+    async fn erase_contents(&self, stored: &Stored) -> Result<bool, Refusal> {
+        let failed = refuse("store-failed");
+        let request = stored.receipt.decision.as_ref().map(|_| "request");
+        let mut any = false;
+        for name in stored.receipt.commitments.keys().map(String::as_str).chain(request) {
+            let key = content_key(&stored.receipt.id, name);
+            if self.store.get(&key).await.map_err(&failed)?.is_some() {
+                self.store.erase(&key).await.map_err(&failed)?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    async fn record_erasure(&self, erased: u64, peer: Option<ParticipantId>, why: Refusal) -> Result<(), Refusal> {
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Deleted, None);
+        receipt.consumer = peer;
+        receipt.counted = Some(erased);
+        receipt.reason = Some(why);
+        self.node_receipt(&mut commit, receipt)?;
+        self.commit(commit).await.map(|_| ())
+    }
+}
