@@ -184,6 +184,8 @@ pub fn life() {
         archiver.step(&stop).await.expect("archived");
         committer.stop().await;
     });
+    let parts = ["sled", "archive", "content", "objects"].map(|part| (part, size_of(&path.join(part)) / count));
+    println!("  bytes a receipt, by part: {parts:?}");
     let bytes = size_of(&path) / count;
     let mut empty = Vec::new();
     let fresh = folder.path().join("fresh");

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Receipts in a run.
-pub const RUN: u64 = 65_536;
+pub const RUN: u64 = 32_768;
 /// How often it is looked whether there is a full run.
 const LOOK: Duration = Duration::from_secs(5);
 /// Rows that leave the working set at a time: commits go between.

@@ -41,7 +41,7 @@ pub enum ReceiptError {
     },
 }
 
-/// What happened.
+/// What happened. The order is on disk, in index rows: new kinds go to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {

@@ -6,6 +6,7 @@
 //!   rl/<partner>                 place of the newest receipt in a series that is shared with it
 //!   rs/<SHA-256>, ri/<id>        place
 //!   ra/<agreement><place>, rp/<partner><place>, rk/<kind>/<place>, rv/<verdict><place>
+//!                                kind (u8) ‖ verdict (u8) ‖ milliseconds (i64)
 //! ```
 
 use crate::{
@@ -127,12 +128,52 @@ pub(super) fn counterpart<'a>(us: &Did, receipt: &'a Receipt) -> Option<&'a Part
     if receipt.series == "node" || receipt.one_sided { None } else { partner(us, receipt) }
 }
 
+/// What an index row says of its receipt, so that lists are filtered without a look at receipts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Brief {
+    pub kind: u8,
+    pub verdict: u8,
+    /// Milliseconds.
+    pub time: i64,
+}
+
+impl Brief {
+    pub fn of(receipt: &Receipt) -> Self {
+        let verdict = receipt.decision.as_ref().map_or(0, |decision| verdict_code(&decision.verdict));
+        Self { kind: receipt.kind as u8, verdict, time: receipt.time.millis() }
+    }
+
+    fn to_bytes(self) -> [u8; 10] {
+        let mut bytes = [self.kind; 10];
+        bytes[1] = self.verdict;
+        bytes[2..].copy_from_slice(&self.time.to_be_bytes());
+        bytes
+    }
+
+    pub fn read(key: &[u8], bytes: &[u8]) -> Result<Self, ReceiptError> {
+        match bytes {
+            [kind, verdict, time @ ..] => match <[u8; 8]>::try_from(time) {
+                Ok(time) => Ok(Self { kind: *kind, verdict: *verdict, time: i64::from_be_bytes(time) }),
+                Err(_) => Err(damaged(key, "not an index row")),
+            },
+            _ => Err(damaged(key, "not an index row")),
+        }
+    }
+}
+
+/// A verdict in an index row; 0 for none.
+pub(super) fn verdict_code(verdict: &str) -> u8 {
+    let known = ["allow", "conditional", "deny", "default-deny"];
+    known.iter().position(|known| *known == verdict).map_or(u8::MAX, |at| at as u8 + 1)
+}
+
 /// The index rows of a receipt.
 pub(super) fn index_rows(rows: &mut Vec<(Vec<u8>, Vec<u8>)>, us: &Did, index: u64, sha256: &Sha256, receipt: &Receipt) {
     let place = index.to_be_bytes();
     rows.push((by_hash_key(sha256), place.to_vec()));
     rows.push((by_id_key(&receipt.id), place.to_vec()));
-    let mut list = |prefix: Vec<u8>| rows.push((placed_after(&prefix, &place), Vec::new()));
+    let brief = Brief::of(receipt).to_bytes();
+    let mut list = |prefix: Vec<u8>| rows.push((placed_after(&prefix, &place), brief.to_vec()));
     list(by_kind(receipt.kind));
     if let Some(agreement) = &receipt.agreement {
         list(by_agreement(agreement));

@@ -1,6 +1,6 @@
 //! Reading receipts: by place, by id, by hash, by agreement.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     crypto::jws::Jws,
@@ -10,8 +10,8 @@ use crate::{
         committer::{HEAD, Head, indexed},
         entry, list,
         place::{
-            by_agreement, by_hash_key, by_id_key, by_kind, by_partner, by_verdict, last_key, parse_row, partner,
-            payload, placed, receipt_key,
+            Brief, by_agreement, by_hash_key, by_id_key, by_kind, by_partner, by_verdict, last_key, parse_row, partner,
+            payload, placed, receipt_key, verdict_code,
         },
         rows::damaged,
     },
@@ -65,12 +65,20 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The index lists that hold what fits.
-    fn lists(&self) -> Vec<Vec<u8>> {
+    /// The index list that holds all that fits: the shortest that is to be expected.
+    fn list(&self) -> Option<Vec<u8>> {
         let agreement = self.agreement.as_ref().map(by_agreement);
-        let peer = self.peer.as_ref().map(by_partner);
-        let verdict = self.verdict.as_deref().map(by_verdict);
-        [agreement, peer, verdict, self.kind.map(by_kind)].into_iter().flatten().collect()
+        let partner = || self.peer.as_ref().map(by_partner);
+        let verdict = || self.verdict.as_deref().map(by_verdict);
+        agreement.or_else(partner).or_else(verdict).or_else(|| self.kind.map(by_kind))
+    }
+
+    /// Whether a receipt that an index row says this of may fit.
+    fn may_fit(&self, brief: &Brief) -> bool {
+        self.kind.is_none_or(|kind| kind as u8 == brief.kind)
+            && self.verdict.as_deref().is_none_or(|verdict| verdict_code(verdict) == brief.verdict)
+            && self.since.is_none_or(|since| brief.time >= since.millis())
+            && self.until.is_none_or(|until| brief.time < until.millis())
     }
 
     fn fits(&self, us: &Did, receipt: &Receipt) -> bool {
@@ -85,56 +93,19 @@ impl Filter {
             && self.until.is_none_or(|until| receipt.time < until)
     }
 
-    /// Whether nothing after this receipt fits.
-    fn is_past(&self, receipt: &Receipt) -> bool {
-        self.until.is_some_and(|until| receipt.time.millis() >= until.millis() + SKEW)
+    /// Whether nothing after a receipt of this time fits.
+    fn is_past(&self, millis: i64) -> bool {
+        self.until.is_some_and(|until| millis >= until.millis() + SKEW)
     }
 }
 
 /// Milliseconds by which a receipt may be older than the one before it in the log: those of a person's patience.
 const SKEW: i64 = 600_000;
 
-/// Walks the places of one index list, a page at a time.
-struct Cursor {
-    prefix: Vec<u8>,
-    places: VecDeque<u64>,
-    /// Places up to here are read.
-    read: Option<u64>,
-    ended: bool,
-}
-
-impl Cursor {
-    fn new(prefix: Vec<u8>) -> Self {
-        Self { prefix, places: VecDeque::new(), read: None, ended: false }
-    }
-
-    /// The first place from `from` on; `from` never goes back.
-    async fn next_from(&mut self, store: &dyn Store, from: u64) -> Result<Option<u64>, ReceiptError> {
-        loop {
-            while self.places.front().is_some_and(|place| *place < from) {
-                self.places.pop_front();
-            }
-            if let Some(place) = self.places.front() {
-                return Ok(Some(*place));
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            let before = from.checked_sub(1).max(self.read);
-            let after = before.map(|before| placed(&self.prefix, before));
-            let keys = store.scan(&self.prefix, after.as_deref(), PAGE).await?;
-            self.ended = keys.len() < PAGE;
-            for (key, _) in &keys {
-                let place = key.last_chunk::<8>().ok_or_else(|| damaged(key, "no place"))?;
-                self.places.push_back(u64::from_be_bytes(*place));
-            }
-            self.read = self.places.back().copied().or(self.read);
-        }
-    }
-}
-
 /// Rows read at a time.
 const PAGE: usize = 256;
+/// Index rows read at a time where few fit.
+const MOST: usize = 4096;
 
 impl Receipts {
     /// Over this store, which is this participant's.
@@ -177,41 +148,42 @@ impl Receipts {
     }
 
     /// Receipts in the order of the log, from place `from` on, at most `limit`. What the filter names goes by index: the
-    /// lists of places are walked together, so that a page costs what it holds, however long the log is.
+    /// shortest list that holds all that fits is walked, and its rows say enough to pass over what doesn't.
     pub async fn list(&self, filter: &Filter, from: u64, limit: usize) -> Result<Vec<Stored>, ReceiptError> {
         let mut found = Vec::new();
-        let lists = filter.lists();
-        // what has index rows comes by them, what hasn't yet, from the log's tail
         let start = match filter.since {
             Some(since) => from.max(self.first_since(since).await?),
             None => from,
         };
+        // what has index rows comes by them, what hasn't yet, from the log's tail
         let mut place = start;
-        if !lists.is_empty() {
+        if let Some(prefix) = filter.list() {
             let cursor = indexed(&*self.0).await?;
-            let mut cursors: Vec<Cursor> = lists.into_iter().map(Cursor::new).collect();
-            'places: while place < cursor && found.len() < limit {
-                // the first place that all lists have
-                let mut agreed = 0;
-                let mut turn = 0;
-                while agreed < cursors.len() {
-                    let Some(next) = cursors[turn].next_from(&*self.0, place).await? else { break 'places };
-                    agreed = if next == place { agreed + 1 } else { 1 };
-                    place = next;
-                    turn = (turn + 1) % cursors.len();
+            let mut after = start.checked_sub(1).map(|before| placed(&prefix, before));
+            let mut page = PAGE;
+            'pages: while found.len() < limit {
+                let rows = self.0.scan(&prefix, after.as_deref(), page).await?;
+                for (key, brief) in &rows {
+                    let place = key.last_chunk::<8>().ok_or_else(|| damaged(key, "no place"))?;
+                    let (place, brief) = (u64::from_be_bytes(*place), Brief::read(key, brief)?);
+                    if place >= cursor || filter.is_past(brief.time) {
+                        break 'pages;
+                    }
+                    if !filter.may_fit(&brief) {
+                        continue;
+                    }
+                    let stored = self.at(place).await?.ok_or_else(|| damaged(key, "its receipt is missing"))?;
+                    if filter.fits(&self.1, &stored.receipt) {
+                        found.push(stored);
+                        if found.len() == limit {
+                            break;
+                        }
+                    }
                 }
-                if place >= cursor {
-                    break;
-                }
-                let key = receipt_key(place);
-                let stored = self.at(place).await?.ok_or_else(|| damaged(&key, "its receipt is missing"))?;
-                if filter.is_past(&stored.receipt) {
-                    return Ok(found);
-                }
-                if filter.fits(&self.1, &stored.receipt) {
-                    found.push(stored);
-                }
-                place += 1;
+                let Some((last, _)) = rows.last().filter(|_| rows.len() == page) else { break };
+                after = Some(last.clone());
+                // few that fit: look further at once
+                page = (page * 4).min(MOST);
             }
             if found.len() == limit {
                 return Ok(found);
@@ -220,12 +192,13 @@ impl Receipts {
         }
         let mut after = place.checked_sub(1).map(receipt_key);
         loop {
-            let rows = self.0.scan(b"r/", after.as_deref(), PAGE).await?;
+            let page = PAGE.min(limit - found.len() + 1);
+            let rows = self.0.scan(b"r/", after.as_deref(), page).await?;
             let Some((last, _)) = rows.last() else { return Ok(found) };
             after = Some(last.clone());
             for (key, row) in &rows {
                 let stored = stored(key, row)?;
-                if filter.is_past(&stored.receipt) {
+                if filter.is_past(stored.receipt.time.millis()) {
                     return Ok(found);
                 }
                 if filter.fits(&self.1, &stored.receipt) {

@@ -29,6 +29,8 @@ const FOOTER: usize = 8 + 8 + 8 + 32 + MAGIC.len();
 /// Bytes of rows in a block, before they are compressed.
 const BLOCK: usize = 32 << 10;
 const LEVEL: i32 = 3;
+/// The most that a block is when it is unpacked: a full one and one row of the largest kind.
+const MOST: usize = BLOCK + (64 << 10);
 
 /// A key and what sled held for it.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -100,21 +102,33 @@ impl Table {
         let at = self.blocks.partition_point(|block| block.last.as_slice() < key);
         match self.blocks.get(at) {
             Some(block) if block.first.as_slice() <= key => {
-                Ok(self.read(block)?.into_iter().find(|(found, _)| found == key).map(|(_, value)| value))
+                let bytes = self.unpack(block)?;
+                let mut rest = bytes.as_slice();
+                while !rest.is_empty() {
+                    let (found, value) = take_row(&mut rest).ok_or_else(unreadable)?;
+                    if found == key {
+                        return Ok(Some(value.to_vec()));
+                    }
+                }
+                Ok(None)
             }
             _ => Ok(None),
         }
     }
 
-    fn read(&self, block: &Block) -> io::Result<VecDeque<Row>> {
+    fn unpack(&self, block: &Block) -> io::Result<Vec<u8>> {
         let mut packed = vec![0; block.length as usize];
         self.file.read_exact_at(&mut packed, block.offset)?;
-        let bytes = zstd::decode_all(packed.as_slice())?;
+        zstd::bulk::decompress(&packed, MOST)
+    }
+
+    fn read(&self, block: &Block) -> io::Result<VecDeque<Row>> {
+        let bytes = self.unpack(block)?;
         let mut rest = bytes.as_slice();
         let mut rows = VecDeque::new();
         while !rest.is_empty() {
-            let row = take_row(&mut rest);
-            rows.push_back(row.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a block can't be read"))?);
+            let (key, value) = take_row(&mut rest).ok_or_else(unreadable)?;
+            rows.push_back((key.to_vec(), value.to_vec()));
         }
         Ok(rows)
     }
@@ -234,15 +248,19 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-fn take_key(rest: &mut &[u8]) -> Option<Vec<u8>> {
+fn take_key<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = u16::from_be_bytes(take(rest, 2)?.try_into().ok()?);
-    take(rest, length.into()).map(<[u8]>::to_vec)
+    take(rest, length.into())
 }
 
-fn take_row(rest: &mut &[u8]) -> Option<Row> {
+fn take_row<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     let key = take_key(rest)?;
     let length = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
-    Some((key, take(rest, length as usize)?.to_vec()))
+    Some((key, take(rest, length as usize)?))
+}
+
+fn unreadable() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a block can't be read")
 }
 
 fn read_index(mut rest: &[u8]) -> Option<Vec<Block>> {
@@ -250,7 +268,12 @@ fn read_index(mut rest: &[u8]) -> Option<Vec<Block>> {
     while !rest.is_empty() {
         let offset = u64::from_be_bytes(take(&mut rest, 8)?.try_into().ok()?);
         let length = u32::from_be_bytes(take(&mut rest, 4)?.try_into().ok()?);
-        blocks.push(Block { offset, length, first: take_key(&mut rest)?, last: take_key(&mut rest)? });
+        blocks.push(Block {
+            offset,
+            length,
+            first: take_key(&mut rest)?.to_vec(),
+            last: take_key(&mut rest)?.to_vec(),
+        });
     }
     Some(blocks)
 }
