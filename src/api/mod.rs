@@ -5,6 +5,7 @@
 mod events;
 mod problem;
 mod processes;
+mod receipts;
 mod routes;
 
 use std::net::SocketAddr;

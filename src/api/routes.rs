@@ -5,7 +5,7 @@ use std::{convert::Infallible, path::PathBuf, time::Duration};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Request},
     http::{HeaderMap, HeaderValue, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -20,18 +20,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     agreement::AgreementRow,
-    api::{Api, Problem, events, processes},
+    api::{Api, Problem, events, processes, receipts},
     error::Refusal,
-    evidence::{self, Scope},
-    exchange::{
-        Acting, CopyView, Erasure, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest,
-    },
-    id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReceiptId, ReleaseId},
+    exchange::{Acting, CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
+    id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReleaseId},
     identity::Attributes,
     offer::Approval,
     protocol::message::{Address, HTTP_PULL},
-    receipt::{Filter, Kind, Stored},
-    time::Timestamp,
 };
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
@@ -142,10 +137,10 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/fetch", post(fetch))
         .route("/v1/copies", get(copies))
         .route("/v1/use", post(use_copy))
-        .route("/v1/receipts", get(receipts))
-        .route("/v1/receipts/{id}", get(receipt))
-        .route("/v1/receipts/erase", post(erase))
-        .route("/v1/export", get(export))
+        .route("/v1/receipts", get(receipts::list))
+        .route("/v1/receipts/{id}", get(receipts::show))
+        .route("/v1/receipts/erase", post(receipts::erase))
+        .route("/v1/export", get(receipts::export))
         .route("/v1/clock/accept", post(accept_clock))
         .fallback(async || Problem(Refusal::new("route-unknown", "the management API has no such route")))
         .layer(middleware::from_fn_with_state(api.clone(), guard))
@@ -235,7 +230,7 @@ pub(super) fn id<T: std::str::FromStr<Err = crate::id::IdError>>(text: &str) -> 
     })
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Problem {
+pub(super) fn unreadable(error: impl std::fmt::Display) -> Problem {
     Problem(Refusal::new("store-unreadable", error.to_string()))
 }
 
@@ -426,105 +421,6 @@ async fn use_copy(By(api): By, body: Bytes) -> Result<Response, Problem> {
     }
     let blocks = stream::unfold(used.data, |mut data| async move { Some((data.recv().await?, data)) });
     Ok((headers, Body::from_stream(blocks)).into_response())
-}
-
-#[derive(Deserialize)]
-struct Which {
-    agreement: Option<String>,
-    peer: Option<String>,
-    kind: Option<Kind>,
-    verdict: Option<String>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    #[serde(default)]
-    from: u64,
-    #[serde(default = "page")]
-    limit: usize,
-    /// Of an export: with what the receipts commit to.
-    #[serde(default = "yes")]
-    contents: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn page() -> usize {
-    100
-}
-
-impl Which {
-    fn filter(&self) -> Result<Filter, Problem> {
-        Ok(Filter {
-            agreement: self.agreement.as_deref().map(id::<AgreementId>).transpose()?,
-            peer: self.peer.as_deref().map(id::<ParticipantId>).transpose()?,
-            kind: self.kind,
-            verdict: self.verdict.clone(),
-            since: self.since,
-            until: self.until,
-        })
-    }
-}
-
-fn receipt_view(stored: &Stored) -> Value {
-    json!({
-        "index": stored.index,
-        "number": stored.number,
-        "sha256": stored.jws.sha256(),
-        "receipt": stored.receipt,
-    })
-}
-
-async fn receipts(By(api): By, Query(which): Query<Which>) -> Answer<Vec<Value>> {
-    let filter = which.filter()?;
-    let found = api.exchange.receipts.list(&filter, which.from, which.limit.min(1000)).await.map_err(unreadable)?;
-    Ok(Json(found.iter().map(receipt_view).collect()))
-}
-
-async fn receipt(By(api): By, Path(receipt): Path<String>) -> Answer<Value> {
-    let found = api.exchange.receipts.by_id(&id::<ReceiptId>(&receipt)?).await.map_err(unreadable)?;
-    let stored = found.ok_or_else(|| Refusal::new("receipt-unknown", format!("no receipt has the id `{receipt}`")))?;
-    let mut view = receipt_view(&stored);
-    view["jws"] = json!(stored.jws);
-    view["halves"] = match &stored.receipt.agreement {
-        None => json!([]),
-        Some(agreement) => {
-            let halves = api.exchange.receipts.halves(agreement).await.map_err(unreadable)?;
-            let refers = stored.jws.sha256();
-            let answering = halves.iter().filter(|half| evidence::refers_to(&half.jws) == Some(refers));
-            json!(answering.map(|half| json!({"kind": half.kind, "jws": half.jws})).collect::<Vec<_>>())
-        }
-    };
-    Ok(Json(view))
-}
-
-async fn erase(By(api): By, body: Bytes) -> Answer<Value> {
-    let erased = api.exchange.erase(&parse::<Erasure>(&body)?).await?;
-    Ok(Json(json!({ "erased": erased })))
-}
-
-/// The export as a tar archive of its folder.
-async fn export(By(api): By, Query(which): Query<Which>) -> Result<Response, Problem> {
-    let filter = which.filter()?;
-    let scope = Scope {
-        agreement: filter.agreement,
-        peer: filter.peer,
-        kind: filter.kind,
-        verdict: filter.verdict,
-        since: filter.since,
-        until: filter.until,
-    };
-    let files = api.exchange.export_files(scope, which.contents).await?;
-    let failed = |error: std::io::Error| Problem(Refusal::new("internal", error.to_string()));
-    let mut archive = tar::Builder::new(Vec::new());
-    for (path, bytes) in &files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, path, bytes.as_slice()).map_err(failed)?;
-    }
-    let bytes = archive.into_inner().map_err(failed)?;
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], bytes).into_response())
 }
 
 async fn accept_clock(By(api): By) -> Answer<Value> {

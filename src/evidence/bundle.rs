@@ -36,9 +36,9 @@ pub struct Bundle {
     /// What the partners signed.
     pub halves: Vec<PartnerHalf>,
     /// Evidence against partners' logs.
-    pub alarms: Vec<ExportedAlarm>,
+    pub alarms: Vec<Alarm>,
     /// Checkpoints that somebody else put a time to.
-    pub anchors: Vec<ExportedAnchor>,
+    pub anchors: Vec<Anchored>,
 }
 
 /// Whose export it is, and what was asked for.
@@ -133,17 +133,17 @@ pub struct Content {
     pub text: String,
 }
 
-/// An alarm and what the partner signed.
+/// An alarm that was raised: evidence against a partner's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ExportedAlarm {
+pub struct Alarm {
     /// Whose log.
     pub peer: Did,
     /// Stable code.
     pub code: String,
     /// For people.
     pub sentence: String,
-    /// Whether the objects prove it to anybody.
+    /// Whether the objects prove it to anybody, or only to who raised it.
     pub proven: bool,
     /// When it was raised.
     pub at: Timestamp,
@@ -155,7 +155,7 @@ pub struct ExportedAlarm {
 /// note, anybody sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ExportedAnchor {
+pub struct Anchored {
     /// The exporter's signed note.
     pub note: String,
     /// The stamp.

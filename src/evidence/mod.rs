@@ -11,10 +11,7 @@ mod reconcile;
 mod verify;
 
 pub use self::{
-    bundle::{
-        About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedAnchor, ExportedReceipt, Scope, claimed,
-        refers_to,
-    },
+    bundle::{About, Alarm, Anchored, Bundle, Content, ExportedAgreement, ExportedReceipt, Scope, claimed, refers_to},
     reconcile::{Reconciled, reconcile},
     verify::{Cosignature, Finding, Trust, Verdict, verify},
 };

@@ -7,7 +7,7 @@ use crate::{
     crypto::b64,
     error::Refusal,
     evidence::{
-        About, Bundle, Content, ExportedAgreement, ExportedAlarm, ExportedAnchor, ExportedReceipt, Scope,
+        About, Bundle, Content, ExportedAgreement, ExportedReceipt, Scope,
         folder::{self, Files},
     },
     exchange::{Exchange, refuse},
@@ -83,16 +83,9 @@ impl Exchange {
             }
         }
         self.add_cosignatures(&mut bundle, &partners, checkpoint.size).await?;
-        for alarm in self.alarms().await? {
-            if !partners.contains(&ParticipantId::from(alarm.peer.clone())) {
-                continue;
-            }
-            let (peer, code, sentence, proven) = (alarm.peer, alarm.code, alarm.sentence, alarm.proven);
-            bundle.alarms.push(ExportedAlarm { peer, code, sentence, proven, at: alarm.at, objects: alarm.objects });
-        }
-        for anchored in self.anchors().await? {
-            bundle.anchors.push(ExportedAnchor { note: anchored.note, stamp: anchored.stamp });
-        }
+        bundle.alarms = self.alarms().await?;
+        bundle.alarms.retain(|alarm| partners.contains(&ParticipantId::from(alarm.peer.clone())));
+        bundle.anchors = self.anchors().await?;
         Ok(bundle)
     }
 

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::{canonical_json, sha256},
     error::Refusal,
+    evidence::Anchored,
     exchange::{Exchange, refuse},
     id::Sha256,
-    receipt::{Anchor as _, Commit, FileAnchor, Kind, Stamp, list, read},
+    receipt::{Anchor as _, Commit, FileAnchor, Kind, list, read},
 };
 
 const RUNNING: &[u8] = b"self/running";
@@ -22,16 +23,6 @@ const ANCHORED: &str = "an/";
 struct Configured {
     configuration: Sha256,
     policy: Sha256,
-}
-
-/// A checkpoint of ours that somebody stamped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Anchored {
-    /// Our signed note.
-    pub note: String,
-    /// The stamp over it.
-    pub stamp: Stamp,
 }
 
 impl Exchange {

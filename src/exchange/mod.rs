@@ -84,7 +84,6 @@ pub use self::{
     fetch::{FetchEvent, FetchRequest},
     foreign::{ForeignPeer, ForeignView},
     import::Imported,
-    life::Anchored,
     negotiate::{NegotiationAction, NegotiationRequest, NegotiationView},
     open::{OpenProcesses, OpenReleases},
     outbox::{Mailbox, Outbox, Sequence},
@@ -98,7 +97,7 @@ pub use self::{
     transfer::{TransferAction, TransferView},
     use_copy::{CopyView, UseRequest, Used},
     webhook::Webhook,
-    witness::{Alarm, Behind, Cosigned, SEEN, WitnessClient, Witnesses},
+    witness::{Behind, Cosigned, SEEN, WitnessClient, Witnesses},
 };
 
 /// How often a walk starts over when other commits were faster.

@@ -1,7 +1,7 @@
 //! Rows that never change again: immutable tables `archive/<n>.table`, sorted and compressed, found as any other row.
 //!
 //! ```text
-//!   magic ‖ blocks (zstd, each about 32 KiB of rows) ‖ index ‖ footer
+//!   magic ‖ blocks (zstd, each about 16 KiB of rows) ‖ index ‖ footer
 //!   row    length of key (u16) ‖ key ‖ length of value (u32) ‖ value
 //!   index  of each block: offset (u64), length (u32), first key, last key (u16 and bytes)
 //!   footer offset of the index (u64) ‖ its length (u64) ‖ rows (u64) ‖ SHA-256 of the index ‖ magic
@@ -27,7 +27,7 @@ use crate::{
 const MAGIC: &[u8; 16] = b"counterseal-frz1";
 const FOOTER: usize = 8 + 8 + 8 + 32 + MAGIC.len();
 /// Bytes of rows in a block, before they are compressed.
-const BLOCK: usize = 32 << 10;
+const BLOCK: usize = 16 << 10;
 const LEVEL: i32 = 3;
 /// The most that a block is when it is unpacked: a full one and one row of the largest kind.
 const MOST: usize = BLOCK + (64 << 10);
@@ -38,14 +38,54 @@ pub type Row = (Vec<u8>, Vec<u8>);
 /// A table, open.
 pub struct Table {
     file: File,
-    blocks: Vec<Block>,
+    index: Index,
 }
 
-struct Block {
+/// The index as it is on the disk, and where each block's part of it begins: there are many tables, and all of this is in
+/// memory.
+struct Index {
+    bytes: Vec<u8>,
+    starts: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Block<'a> {
     offset: u64,
     length: u32,
-    first: Vec<u8>,
-    last: Vec<u8>,
+    first: &'a [u8],
+    last: &'a [u8],
+}
+
+impl Index {
+    fn read(bytes: Vec<u8>) -> Option<Self> {
+        let mut starts = Vec::new();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            starts.push(u32::try_from(bytes.len() - rest.len()).ok()?);
+            Block::take(&mut rest)?;
+        }
+        Some(Self { bytes, starts })
+    }
+
+    fn get(&self, at: usize) -> Option<Block<'_>> {
+        Block::take(&mut self.bytes.get(*self.starts.get(at)? as usize..)?)
+    }
+
+    /// The first block that ends at this key or after it.
+    fn reaching(&self, key: &[u8]) -> usize {
+        self.starts.partition_point(|start| {
+            let block = self.bytes.get(*start as usize..).and_then(|mut rest| Block::take(&mut rest));
+            block.is_some_and(|block| block.last < key)
+        })
+    }
+}
+
+impl<'a> Block<'a> {
+    fn take(rest: &mut &'a [u8]) -> Option<Self> {
+        let offset = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
+        let length = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
+        Some(Self { offset, length, first: take_key(rest)?, last: take_key(rest)? })
+    }
 }
 
 impl Table {
@@ -93,15 +133,14 @@ impl Table {
         if sha256(&index).0 != footer[24..56] {
             return Err(broken("its index is damaged"));
         }
-        let blocks = read_index(&index).ok_or_else(|| broken("its index can't be read"))?;
-        Ok(Self { file, blocks })
+        let index = Index::read(index).ok_or_else(|| broken("its index can't be read"))?;
+        Ok(Self { file, index })
     }
 
     /// What it has at this key.
     pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let at = self.blocks.partition_point(|block| block.last.as_slice() < key);
-        match self.blocks.get(at) {
-            Some(block) if block.first.as_slice() <= key => {
+        match self.index.get(self.index.reaching(key)) {
+            Some(block) if block.first <= key => {
                 let bytes = self.unpack(block)?;
                 let mut rest = bytes.as_slice();
                 while !rest.is_empty() {
@@ -116,13 +155,13 @@ impl Table {
         }
     }
 
-    fn unpack(&self, block: &Block) -> io::Result<Vec<u8>> {
+    fn unpack(&self, block: Block<'_>) -> io::Result<Vec<u8>> {
         let mut packed = vec![0; block.length as usize];
         self.file.read_exact_at(&mut packed, block.offset)?;
         zstd::bulk::decompress(&packed, MOST)
     }
 
-    fn read(&self, block: &Block) -> io::Result<VecDeque<Row>> {
+    fn read(&self, block: Block<'_>) -> io::Result<VecDeque<Row>> {
         let bytes = self.unpack(block)?;
         let mut rest = bytes.as_slice();
         let mut rows = VecDeque::new();
@@ -145,7 +184,7 @@ pub struct Cursor {
 
 impl Cursor {
     pub fn new(table: Arc<Table>, prefix: &[u8], start: &[u8]) -> Self {
-        let block = table.blocks.partition_point(|block| block.last.as_slice() < start);
+        let block = table.index.reaching(start);
         Self { table, block, rows: VecDeque::new(), prefix: prefix.to_vec(), start: start.to_vec() }
     }
 
@@ -158,9 +197,9 @@ impl Cursor {
             if !self.rows.is_empty() {
                 break;
             }
-            let Some(block) = self.table.blocks.get(self.block) else { return Ok(None) };
+            let Some(block) = self.table.index.get(self.block) else { return Ok(None) };
             // beyond the prefix: nothing more comes
-            if block.first.as_slice() > self.start.as_slice() && !block.first.starts_with(&self.prefix) {
+            if block.first > self.start.as_slice() && !block.first.starts_with(&self.prefix) {
                 return Ok(None);
             }
             self.rows = self.table.read(block)?;
@@ -261,21 +300,6 @@ fn take_row<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
 
 fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a block can't be read")
-}
-
-fn read_index(mut rest: &[u8]) -> Option<Vec<Block>> {
-    let mut blocks = Vec::new();
-    while !rest.is_empty() {
-        let offset = u64::from_be_bytes(take(&mut rest, 8)?.try_into().ok()?);
-        let length = u32::from_be_bytes(take(&mut rest, 4)?.try_into().ok()?);
-        blocks.push(Block {
-            offset,
-            length,
-            first: take_key(&mut rest)?.to_vec(),
-            last: take_key(&mut rest)?.to_vec(),
-        });
-    }
-    Some(blocks)
 }
 
 #[cfg(test)]

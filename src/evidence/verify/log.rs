@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     crypto::sha256,
     evidence::{
-        Bundle, ExportedAnchor,
+        Anchored, Bundle,
         verify::{Findings, keys::Keys},
     },
     id::Did,
@@ -63,7 +63,7 @@ pub(super) fn check(bundle: &Bundle, keys: &Keys, findings: &mut Findings) -> Ve
     };
     let mut cosignatures = Vec::new();
     let mut cosigned = bundle.checkpoints.iter().peekable();
-    let mut anchored: BTreeMap<u64, Vec<&ExportedAnchor>> = BTreeMap::new();
+    let mut anchored: BTreeMap<u64, Vec<&Anchored>> = BTreeMap::new();
     for anchor in &bundle.anchors {
         let place = format!("anchors.jsonl, number {}", anchor.stamp.serial);
         match signed(&anchor.note) {

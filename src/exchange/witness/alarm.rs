@@ -1,16 +1,14 @@
 //! Alarms: what a partner's log is caught at, put on record.
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     crypto::sha256,
     error::Refusal,
+    evidence::Alarm,
     exchange::{CONFLICT, Exchange, refuse},
-    id::Did,
     identity::Peer,
     receipt::{Commit, Kind, list, read, row_key},
-    time::Timestamp,
 };
 
 const ALARMS: &str = "al/";
@@ -23,24 +21,6 @@ pub(in crate::exchange) struct Evidence {
     pub sentence: String,
     /// Whether the objects prove it to anybody.
     pub proven: bool,
-    /// What the partner signed.
-    pub objects: Vec<String>,
-}
-
-/// An alarm that was raised: evidence against a partner's log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Alarm {
-    /// Whose log.
-    pub peer: Did,
-    /// Stable code.
-    pub code: String,
-    /// For people.
-    pub sentence: String,
-    /// Whether the objects prove it to anybody, or only to us.
-    pub proven: bool,
-    /// When it was raised.
-    pub at: Timestamp,
     /// What the partner signed.
     pub objects: Vec<String>,
 }

@@ -37,7 +37,6 @@ use crate::{
     time::Timestamp,
 };
 
-pub use self::alarm::Alarm;
 pub(in crate::exchange) use self::alarm::Evidence;
 
 /// A checkpoint goes to a partner at most so often.
