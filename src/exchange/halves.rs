@@ -9,7 +9,7 @@ use crate::{
     id::{ParticipantId, Sha256},
     identity::Peer,
     protocol::extension::{HalvesRequest, LoggedReceipt, OutcomeRequest},
-    receipt::{Commit, Kind, LogProof, PartnerHalf, Receipt, checkpoint::Checkpoint, entry, read, row_key},
+    receipt::{Commit, Kind, LogProof, PartnerHalf, Receipt, checkpoint::Checkpoint, entry, read},
 };
 
 /// A partner's receipt that has been checked, not yet kept.
@@ -57,7 +57,7 @@ impl Exchange {
         let sha256 = logged.receipt.sha256();
         let tag = agreement.series_secret.key_of(&signer).tag(logged.number);
         self.check_inclusion(peer, &entry(&tag, &sha256), logged).await?;
-        let place = row_key("hn/", &[agreement.id().as_str(), &logged.number.to_string()]);
+        let place = PartnerHalf::number_key(agreement.id(), logged.number);
         let known = read::<Sha256>(&*self.store, &place).await.map_err(refuse("store-unreadable"))?;
         match known.value {
             Some(other) if other != sha256 => {

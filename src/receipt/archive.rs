@@ -6,19 +6,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     id::Did,
-    receipt::{Filter, ReceiptError, Receipts, committer::indexed, place::rows_of, rows::damaged},
+    receipt::{
+        Filter, PartnerHalf, ReceiptError, Receipts,
+        committer::{FROZEN, indexed, load, number},
+        place::{half_key, rows_of},
+        read,
+        rows::damaged,
+    },
     store::Store,
 };
 
-/// Receipts in a run.
-pub const RUN: u64 = 32_768;
+/// Receipts in a run, and partners' halves in one of theirs.
+pub const RUN: u64 = 16_384;
 /// How often it is looked whether there is a full run.
 const LOOK: Duration = Duration::from_secs(5);
 /// Rows that leave the working set at a time: commits go between.
 const THIN: usize = 1000;
 /// Pause between those.
 const PAUSE: Duration = Duration::from_millis(5);
-const FROZEN: &[u8] = b"log/frozen";
+const HALVES: &[u8] = b"log/frozen-halves";
 
 /// Moves runs to the archive.
 pub struct Archiver {
@@ -53,6 +59,8 @@ impl Archiver {
             let first = self.frozen().await?;
             // the newest run stays: it is what is read, and what has index rows is what is complete
             if indexed(&*self.store).await? < first + 2 * self.run || stop.is_cancelled() {
+                self.halves(stop).await?;
+                while !stop.is_cancelled() && self.store.merge(stop.clone()).await? {}
                 return Ok(runs);
             }
             self.freeze(first, first + self.run).await?;
@@ -61,12 +69,31 @@ impl Archiver {
         }
     }
 
+    /// The same for partners' halves.
+    async fn halves(&self, stop: &CancellationToken) -> Result<(), ReceiptError> {
+        loop {
+            let first = number(&*self.store, HALVES).await?;
+            let end = first + self.run;
+            if load(&*self.store).await?.halves < end + self.run || stop.is_cancelled() {
+                return Ok(());
+            }
+            let mut keys = Vec::new();
+            for n in first..end {
+                let place = half_key(n);
+                let key = self.store.get(&place).await?.ok_or_else(|| damaged(&place, "missing"))?;
+                let half =
+                    read::<PartnerHalf>(&*self.store, &key).await?.value.ok_or_else(|| damaged(&key, "missing"))?;
+                keys.extend(half.number.map(|number| PartnerHalf::number_key(&half.agreement, number)));
+                keys.extend([place, key]);
+            }
+            self.store.freeze(keys, (HALVES.to_vec(), end.to_be_bytes().to_vec())).await?;
+            self.thin(stop).await?;
+        }
+    }
+
     /// Receipts in the archive: those before this place.
     pub async fn frozen(&self) -> Result<u64, ReceiptError> {
-        match self.store.get(FROZEN).await? {
-            None => Ok(0),
-            Some(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| damaged(FROZEN, "not a number"))?)),
-        }
+        number(&*self.store, FROZEN).await
     }
 
     async fn freeze(&self, first: u64, end: u64) -> Result<(), ReceiptError> {

@@ -17,6 +17,7 @@ pub struct Commit {
     pub(super) writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(super) receipts: Vec<NewReceipt>,
     pub(super) contents: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) halves: Vec<Vec<u8>>,
     pub(super) events: Vec<serde_json::Map<String, serde_json::Value>>,
 }
 
@@ -79,6 +80,7 @@ impl Commit {
     pub fn half(&mut self, half: PartnerHalf) {
         let key = half.key();
         if let Ok(json) = serde_json::to_vec(&half) {
+            self.halves.push(key.clone());
             self.writes.push((key, Some(json)));
         }
     }
@@ -111,6 +113,11 @@ impl PartnerHalf {
     /// Where the halves of an agreement lie.
     pub fn prefix(agreement: &AgreementId) -> Vec<u8> {
         row_key("h/", &[agreement.as_str()])
+    }
+
+    /// Where it lies which receipt has this number in the partner's series under an agreement.
+    pub fn number_key(agreement: &AgreementId, number: u64) -> Vec<u8> {
+        row_key("hn/", &[agreement.as_str(), &number.to_string()])
     }
 
     fn key(&self) -> Vec<u8> {

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,9 @@ use crate::{
         checkpoint::{Checkpoint, origin},
         entry,
         merkle::{Frontier, leaf_hash},
-        place::{counterpart, index_rows, last_key, node_key, parse_row, payload, receipt_key, row},
+        place::{
+            RECEIPTS, counterpart, half_key, index_rows, last_key, node_key, parse_row, payload, receipt_key, row,
+        },
         rows::{damaged, encode, event_key, split},
     },
     store::{Batch, Store, StoreError},
@@ -31,11 +32,11 @@ use crate::{
 const QUEUE: usize = 4096;
 /// Most commits in one group.
 const GROUP: usize = 1024;
-/// How long derived rows may wait for a group to go with.
-const IDLE: Duration = Duration::from_millis(25);
 
 pub(super) const HEAD: &[u8] = b"log/head";
-pub(super) const INDEXED: &[u8] = b"log/indexed";
+const INDEXED: &[u8] = b"log/indexed";
+/// Receipts before this place are in the archive.
+pub(super) const FROZEN: &[u8] = b"log/frozen";
 
 /// Whose log it is, and what signs its checkpoints.
 pub struct LogSigner {
@@ -59,6 +60,9 @@ pub(super) struct Head {
     /// The number of the newest event.
     #[serde(default)]
     pub events: u64,
+    /// How many halves of partners have come.
+    #[serde(default)]
+    pub halves: u64,
     /// Which log of ours this is: the next begins when a store is restored.
     #[serde(default = "first")]
     pub epoch: u64,
@@ -76,6 +80,7 @@ impl Default for Head {
             checkpoint: String::new(),
             latest: 0,
             events: 0,
+            halves: 0,
             epoch: first(),
         }
     }
@@ -113,7 +118,6 @@ impl Committer {
             mirrors,
             head,
             series: HashMap::new(),
-            derived: Vec::new(),
             latest: latest.clone(),
             events: events.clone(),
         };
@@ -156,7 +160,7 @@ impl Committer {
 
 async fn load_head(store: &dyn Store, signer: &LogSigner) -> Result<Head, ReceiptError> {
     let Some(bytes) = store.get(HEAD).await? else {
-        return match store.scan(b"r/", None, 1).await?.is_empty() {
+        return match store.scan(RECEIPTS, None, 1).await?.is_empty() {
             true => Ok(Head::default()),
             false => Err(damaged(HEAD, "missing, though there are receipts")),
         };
@@ -189,8 +193,6 @@ struct Writer {
     head: Head,
     /// Receipts in each series so far.
     series: HashMap<[u8; 32], u64>,
-    /// Index rows of receipts that are written, waiting for a group to go with.
-    derived: Vec<(Vec<u8>, Vec<u8>)>,
     latest: Arc<AtomicI64>,
     events: Arc<AtomicU64>,
 }
@@ -201,18 +203,7 @@ impl Writer {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut stop = None;
         while stop.is_none() {
-            let first = if self.derived.is_empty() {
-                jobs.recv().await
-            } else {
-                match tokio::time::timeout(IDLE, jobs.recv()).await {
-                    Ok(job) => job,
-                    Err(_) => {
-                        self.write_derived().await;
-                        continue;
-                    }
-                }
-            };
-            let Some(first) = first else { break };
+            let Some(first) = jobs.recv().await else { break };
             let mut group = Vec::new();
             let mut next = Some(first);
             while let Some(job) = next {
@@ -224,7 +215,6 @@ impl Writer {
             }
             self.write(group).await;
         }
-        self.write_derived().await;
         // dropped first, so that whoever waits for the end finds the store let go
         drop(self);
         if let Some(answer) = stop {
@@ -241,7 +231,6 @@ impl Writer {
         let mut written: HashSet<Vec<u8>> = HashSet::new();
         let mut effects: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
         let mut accepted = Vec::new();
-        let mut derived = Vec::new();
         let mut grew: HashMap<ParticipantId, u64> = HashMap::new();
         for (commit, answer) in group {
             match self.check(&commit, &written).await {
@@ -253,7 +242,7 @@ impl Writer {
             }
             let mut placed = Vec::with_capacity(commit.receipts.len());
             for receipt in &commit.receipts {
-                match self.place(receipt, &mut head, &mut series, &mut batch, &mut derived).await {
+                match self.place(receipt, &mut head, &mut series, &mut batch).await {
                     Ok(place) => {
                         if let Some(partner) = counterpart(&self.signer.did, &receipt.receipt) {
                             grew.insert(partner.clone(), place.index);
@@ -269,6 +258,10 @@ impl Writer {
                 }
             }
             batch.contents.extend(commit.contents);
+            for key in commit.halves {
+                batch.puts.push((half_key(head.halves), key));
+                head.halves += 1;
+            }
             for (key, json) in commit.writes {
                 written.insert(key.clone());
                 effects.push((key, json));
@@ -312,16 +305,11 @@ impl Writer {
             Ok(json) => batch.puts.push((HEAD.to_vec(), json)),
             Err(error) => return refuse_all(accepted, &error.to_string()),
         }
-        let indexed = std::mem::take(&mut self.derived);
-        if !indexed.is_empty() {
-            batch.puts.push((INDEXED.to_vec(), self.head.frontier.size().to_be_bytes().to_vec()));
-            batch.puts.extend(indexed.iter().cloned());
-        }
+        batch.derived.push((INDEXED.to_vec(), head.frontier.size().to_be_bytes().to_vec()));
         match self.store.commit(batch).await {
             Ok(()) => {
                 self.head = head;
                 self.series.extend(series);
-                self.derived = derived;
                 self.latest.store(self.head.latest, Ordering::Release);
                 self.events.store(self.head.events, Ordering::Release);
                 for (key, json) in &effects {
@@ -339,7 +327,6 @@ impl Writer {
                 }
             }
             Err(error) => {
-                self.derived = indexed;
                 tracing::error!(%error, "a group of commits was not written");
                 for (answer, _) in accepted {
                     let _ = answer.send(Err(match &error {
@@ -383,7 +370,6 @@ impl Writer {
         head: &mut Head,
         series: &mut HashMap<[u8; 32], u64>,
         batch: &mut Batch,
-        derived: &mut Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Result<Placed, StoreError> {
         let name = new.series_key.name();
         let number = match series.get(&name).or_else(|| self.series.get(&name)) {
@@ -405,43 +391,39 @@ impl Writer {
         });
         head.latest = head.latest.max(new.receipt.time.millis());
         batch.puts.push((receipt_key(index), row(number, &tag, &sha256, &new.jws)));
-        index_rows(derived, &self.signer.did, index, &sha256, &new.receipt);
+        index_rows(&mut batch.derived, &self.signer.did, index, &sha256, &new.receipt);
         Ok(Placed { id: new.receipt.id.clone(), sha256, index, number })
     }
 
-    /// Writes index rows alone, when nothing else came.
-    async fn write_derived(&mut self) {
-        let derived = std::mem::take(&mut self.derived);
-        if derived.is_empty() {
-            return;
-        }
-        let mut puts = derived;
-        puts.push((INDEXED.to_vec(), self.head.frontier.size().to_be_bytes().to_vec()));
-        if let Err(error) = self.store.commit(Batch { puts, ..Batch::default() }).await {
-            // readers go through the log's tail instead, and the next start makes them anew
-            tracing::error!(%error, "the index was not written");
-        }
-    }
-
-    /// Makes the index rows that a stop left undone.
+    /// Makes the index rows of what is not in the archive.
     async fn catch_up(&mut self) -> Result<(), ReceiptError> {
-        let from = indexed(&*self.store).await?;
-        let mut index = from;
+        let mut index = number(&*self.store, FROZEN).await?;
         while index < self.head.frontier.size() {
-            let key = receipt_key(index);
-            let row = self.store.get(&key).await?.ok_or_else(|| damaged(&key, "missing"))?;
-            let row = parse_row(&key, &row)?;
-            let receipt = payload(&key, &row.jws)?;
-            index_rows(&mut self.derived, &self.signer.did, index, &row.sha256, &receipt);
-            index += 1;
-            if self.derived.len() > 4096 {
-                let mut puts = std::mem::take(&mut self.derived);
-                puts.push((INDEXED.to_vec(), index.to_be_bytes().to_vec()));
-                self.store.commit(Batch { puts, ..Batch::default() }).await?;
+            let mut derived = Vec::new();
+            let after = index.checked_sub(1).map(receipt_key);
+            for (key, row) in self.store.scan(RECEIPTS, after.as_deref(), 1024).await? {
+                if key != receipt_key(index) {
+                    return Err(damaged(&receipt_key(index), "missing"));
+                }
+                let row = parse_row(&key, &row)?;
+                index_rows(&mut derived, &self.signer.did, index, &row.sha256, &payload(&key, &row.jws)?);
+                index += 1;
             }
+            if derived.is_empty() {
+                return Err(damaged(&receipt_key(index), "missing"));
+            }
+            derived.push((INDEXED.to_vec(), index.to_be_bytes().to_vec()));
+            self.store.commit(Batch { derived, ..Batch::default() }).await?;
         }
-        self.write_derived().await;
         Ok(())
+    }
+}
+
+/// The head as it is in the store; that of an empty log if there is none.
+pub(super) async fn load(store: &dyn Store) -> Result<Head, ReceiptError> {
+    match store.get(HEAD).await? {
+        None => Ok(Head::default()),
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(HEAD, error.to_string())),
     }
 }
 
@@ -454,11 +436,19 @@ fn refuse_all(
     }
 }
 
-/// The first receipt that has no index rows yet.
+/// The first receipt that has no index rows (yet): those of the archive are frozen with it, others are made at start.
 pub(super) async fn indexed(store: &dyn Store) -> Result<u64, ReceiptError> {
     match store.get(INDEXED).await? {
-        None => Ok(0),
         Some(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| damaged(INDEXED, "not a number"))?)),
+        None => number(store, FROZEN).await,
+    }
+}
+
+/// A row that holds a number; 0 if it isn't there.
+pub(super) async fn number(store: &dyn Store, key: &[u8]) -> Result<u64, ReceiptError> {
+    match store.get(key).await? {
+        None => Ok(0),
+        Some(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| damaged(key, "not a number"))?)),
     }
 }
 

@@ -7,10 +7,10 @@ use crate::{
     receipt::{
         ENTRY, LogProof, ReceiptError,
         checkpoint::Checkpoint,
-        committer::{HEAD, Head},
+        committer::{HEAD, Head, load},
         entry,
         merkle::{Frontier, Node, leaf_hash, node_hash},
-        place::{RECEIPTS, node_key, parse_entry, placed, receipt_key},
+        place::{RECEIPTS, node_key, nodes_key, parse_entry, receipt_key},
         proof::{self, Subtree},
         rows::damaged,
         tile::{self, Level, Tile, WIDTH},
@@ -141,10 +141,10 @@ impl Log {
             return Ok(self.entries(start, width).await?.iter().map(|entry| leaf_hash(entry)).collect());
         }
         let after = start.checked_sub(1).map(|before| node_key(level, before));
-        let rows = self.0.scan(&[b't', b'/', level], after.as_deref(), width).await?;
+        let rows = self.0.scan(&nodes_key(level), after.as_deref(), width).await?;
         let mut hashes = Vec::with_capacity(width);
         for (expected, (key, row)) in (start..).zip(&rows) {
-            if *key != placed(&[b't', b'/', level], expected) {
+            if *key != node_key(level, expected) {
                 break;
             }
             hashes.push(Sha256(row.as_slice().try_into().map_err(|_| damaged(key, "not a hash"))?));
@@ -156,10 +156,7 @@ impl Log {
     }
 
     async fn head(&self) -> Result<Head, ReceiptError> {
-        match self.0.get(HEAD).await? {
-            None => Ok(Head::default()),
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(HEAD, error.to_string())),
-        }
+        load(&*self.0).await
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   r/<place>                    number in the series ‖ tag ‖ SHA-256(JWS) ‖ the parts of the JWS
-//!   t/<level><index>             root of a complete subtree of 256^level entries
-//!   rl/<partner>                 place of the newest receipt in a series that is shared with it
+//!   tn/<level><index>            root of a complete subtree of 256^level entries
+//!   rw/<partner>                 place of the newest receipt in a series that is shared with it
 //!   rs/<SHA-256>, ri/<id>        place
+//!   hq/<number>                  key of the partners' half that came as so manieth
 //!   ra/<agreement><place>, rp/<partner><place>, rk/<kind>/<place>, rv/<verdict><place>
 //!                                kind (u8) ‖ verdict (u8) ‖ milliseconds (i64)
 //! ```
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub(super) const RECEIPTS: &[u8] = b"r/";
+const NODES: &[u8] = b"tn/";
 /// Bytes of a row before the JWS: number, tag, hash.
 const ENTRY: usize = 72;
 
@@ -81,22 +83,33 @@ pub(super) fn payload(key: &[u8], jws: &Jws) -> Result<Receipt, ReceiptError> {
     serde_json::from_slice(&bytes).map_err(|error| damaged(key, error.to_string()))
 }
 
+/// Where the roots of complete subtrees of 256^level entries lie.
+pub(super) fn nodes_key(level: u8) -> Vec<u8> {
+    [NODES, &[level]].concat()
+}
+
 /// Where the root of a complete subtree of 256^level entries lies.
 pub(super) fn node_key(level: u8, index: u64) -> Vec<u8> {
-    placed(&[b't', b'/', level], index)
+    placed(&nodes_key(level), index)
 }
 
 /// Where the place of the newest receipt in a partner's series lies.
 pub(super) fn last_key(partner: &ParticipantId) -> Vec<u8> {
-    row_key("rl/", &[partner.as_str()])
+    row_key("rw/", &[partner.as_str()])
 }
 
 pub(super) fn by_hash_key(sha256: &Sha256) -> Vec<u8> {
     placed_after(b"rs/", sha256.as_bytes())
 }
 
+/// Ids of ours begin with a time: the tables of the archive hold ranges of them that don't overlap.
 pub(super) fn by_id_key(id: &ReceiptId) -> Vec<u8> {
-    row_key("ri/", &[id.as_str()])
+    placed_after(b"ri/", id.as_str().as_bytes())
+}
+
+/// Where it lies which half came as this one.
+pub(super) fn half_key(number: u64) -> Vec<u8> {
+    placed(b"hq/", number)
 }
 
 pub(super) fn by_agreement(agreement: &AgreementId) -> Vec<u8> {
@@ -188,7 +201,7 @@ pub(super) fn index_rows(rows: &mut Vec<(Vec<u8>, Vec<u8>)>, us: &Did, index: u6
 
 /// Where what a receipt commits to is kept.
 pub fn content_key(receipt: &ReceiptId, name: &str) -> Vec<u8> {
-    row_key("c/", &[receipt.as_str(), name])
+    format!("c/{receipt}/{name}").into_bytes()
 }
 
 /// All rows of a receipt that never change again: itself, its index rows, the places of its contents.

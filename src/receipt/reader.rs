@@ -7,11 +7,11 @@ use crate::{
     id::{AgreementId, Did, ParticipantId, ReceiptId, Sha256},
     receipt::{
         Kind, PartnerHalf, Receipt, ReceiptError,
-        committer::{HEAD, Head, indexed},
+        committer::{Head, indexed, load},
         entry, list,
         place::{
-            Brief, by_agreement, by_hash_key, by_id_key, by_kind, by_partner, by_verdict, last_key, parse_row, partner,
-            payload, placed, receipt_key, verdict_code,
+            Brief, RECEIPTS, by_agreement, by_hash_key, by_id_key, by_kind, by_partner, by_verdict, last_key,
+            parse_row, partner, payload, placed, receipt_key, verdict_code,
         },
         rows::damaged,
     },
@@ -193,7 +193,7 @@ impl Receipts {
         let mut after = place.checked_sub(1).map(receipt_key);
         loop {
             let page = PAGE.min(limit - found.len() + 1);
-            let rows = self.0.scan(b"r/", after.as_deref(), page).await?;
+            let rows = self.0.scan(RECEIPTS, after.as_deref(), page).await?;
             let Some((last, _)) = rows.last() else { return Ok(found) };
             after = Some(last.clone());
             for (key, row) in &rows {
@@ -243,10 +243,7 @@ impl Receipts {
     }
 
     async fn head(&self) -> Result<Head, ReceiptError> {
-        match self.0.get(HEAD).await? {
-            None => Ok(Head::default()),
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(HEAD, error.to_string())),
-        }
+        load(&*self.0).await
     }
 
     /// By its index row; or, where the index is behind, in the log's tail.
@@ -259,7 +256,7 @@ impl Receipts {
         }
         let mut after = cursor.checked_sub(1).map(receipt_key);
         loop {
-            let rows = self.0.scan(b"r/", after.as_deref(), PAGE).await?;
+            let rows = self.0.scan(RECEIPTS, after.as_deref(), PAGE).await?;
             let Some((last, _)) = rows.last() else { return Ok(None) };
             after = Some(last.clone());
             for (key, row) in &rows {

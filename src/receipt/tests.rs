@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use super::{checkpoint::Checkpoint, merkle::leaf_hash, *};
 use crate::{
@@ -189,6 +190,9 @@ impl Store for Faulty {
     }
     async fn thin(&self, limit: usize) -> Result<bool, StoreError> {
         self.inner.thin(limit).await
+    }
+    async fn merge(&self, stop: CancellationToken) -> Result<bool, StoreError> {
+        self.inner.merge(stop).await
     }
 }
 
@@ -457,7 +461,7 @@ async fn what_is_in_the_archive_is_read_listed_proven_and_erased_as_before() {
     };
     let listed = receipts.list(&filter, 0, 10_000).await.unwrap();
     let root = log.root(before.len() as u64).await.unwrap();
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     let archiver = Archiver::new(store.clone(), did(), 256);
     assert_eq!(archiver.step(&stop).await.unwrap(), 3, "1101 receipts: three runs of 256, and the newest stays");
     assert_eq!(archiver.frozen().await.unwrap(), 768);

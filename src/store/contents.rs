@@ -1,4 +1,5 @@
-//! What may be erased later: appended to `content/<n>.pack`, synced before the batch that names the place.
+//! What may be erased later: appended to `content/<n>.pack`, synced before the batch that names the place. Before each
+//! content is a byte that says that it is there: erasure makes all of it zero.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,6 +12,8 @@ use crate::store::objects::sync_folder;
 
 /// A pack is closed when it has grown past this.
 const PACK: u64 = 64 << 20;
+/// The byte before a content.
+const PRESENT: u8 = 1;
 
 /// Where a content lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +69,9 @@ impl Contents {
         let mut bytes = Vec::new();
         let (pack, start) = self.current()?;
         for content in contents {
-            let length = u32::try_from(content.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+            let length = u32::try_from(content.len() + 1).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
             places.push(Place { pack, offset: start + bytes.len() as u64, length });
+            bytes.push(PRESENT);
             bytes.extend_from_slice(content);
         }
         if let (Some((_, file, end)), false) = (&mut self.open, bytes.is_empty()) {
@@ -78,11 +82,11 @@ impl Contents {
         Ok(places)
     }
 
-    /// The content at this place.
-    pub fn read(&self, place: Place) -> io::Result<Vec<u8>> {
+    /// The content at this place; `None` once it is erased.
+    pub fn read(&self, place: Place) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; place.length as usize];
         File::open(self.path(place.pack))?.read_exact_at(&mut bytes, place.offset)?;
-        Ok(bytes)
+        Ok(bytes.split_first().filter(|(mark, _)| **mark == PRESENT).map(|(_, content)| content.to_vec()))
     }
 
     /// Overwrites the content at this place and syncs.

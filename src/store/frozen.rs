@@ -1,16 +1,18 @@
 //! Rows that never change again: immutable tables `archive/<n>.table`, sorted and compressed, found as any other row.
 //!
 //! ```text
-//!   magic ‖ blocks (zstd, each about 16 KiB of rows) ‖ index ‖ footer
+//!   magic ‖ blocks (zstd, each about 16 KiB of rows) ‖ groups ‖ top ‖ footer
 //!   row    length of key (u16) ‖ key ‖ length of value (u32) ‖ value
-//!   index  of each block: offset (u64), length (u32), first key, last key (u16 and bytes)
-//!   footer offset of the index (u64) ‖ its length (u64) ‖ rows (u64) ‖ SHA-256 of the index ‖ magic
+//!   group  of each of 64 blocks: offset (u64), length (u32), length unpacked (u32), first key, last key (u16 and bytes)
+//!   top    of each group: offset (u64), length (u32), first 8 bytes of its SHA-256, last key
+//!   footer offset of the top (u64) ‖ its length (u64) ‖ rows (u64) ‖ SHA-256 of the top ‖ magic
 //! ```
 //!
 //! A block never holds keys of two prefixes (the bytes up to `/`), so that a look for a key which is in no table reads
-//! none. The index is in memory; a look reads and unpacks one block.
+//! none. Only the top is in memory: about 100 bytes for a megabyte of rows. A look reads one group and one block.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
@@ -28,9 +30,9 @@ const MAGIC: &[u8; 16] = b"counterseal-frz1";
 const FOOTER: usize = 8 + 8 + 8 + 32 + MAGIC.len();
 /// Bytes of rows in a block, before they are compressed.
 const BLOCK: usize = 16 << 10;
+/// Blocks in a group.
+const GROUP: usize = 64;
 const LEVEL: i32 = 3;
-/// The most that a block is when it is unpacked: a full one and one row of the largest kind.
-const MOST: usize = BLOCK + (64 << 10);
 
 /// A key and what sled held for it.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -38,72 +40,62 @@ pub type Row = (Vec<u8>, Vec<u8>);
 /// A table, open.
 pub struct Table {
     file: File,
-    index: Index,
+    top: Vec<Group>,
 }
 
-/// The index as it is on the disk, and where each block's part of it begins: there are many tables, and all of this is in
-/// memory.
-struct Index {
-    bytes: Vec<u8>,
-    starts: Vec<u32>,
-}
-
-#[derive(Clone, Copy)]
-struct Block<'a> {
+/// Where a group lies, and the last key in it.
+struct Group {
     offset: u64,
     length: u32,
-    first: &'a [u8],
-    last: &'a [u8],
+    digest: [u8; 8],
+    last: Box<[u8]>,
 }
 
-impl Index {
-    fn read(bytes: Vec<u8>) -> Option<Self> {
-        let mut starts = Vec::new();
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            starts.push(u32::try_from(bytes.len() - rest.len()).ok()?);
-            Block::take(&mut rest)?;
-        }
-        Some(Self { bytes, starts })
-    }
+struct Block {
+    offset: u64,
+    length: u32,
+    unpacked: u32,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
 
-    fn get(&self, at: usize) -> Option<Block<'_>> {
-        Block::take(&mut self.bytes.get(*self.starts.get(at)? as usize..)?)
+impl Group {
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        let offset = take_u64(rest)?;
+        let length = take_u32(rest)?;
+        Some(Self { offset, length, digest: take(rest, 8)?.try_into().ok()?, last: take_key(rest)?.into() })
     }
+}
 
-    /// The first block that ends at this key or after it.
-    fn reaching(&self, key: &[u8]) -> usize {
-        self.starts.partition_point(|start| {
-            let block = self.bytes.get(*start as usize..).and_then(|mut rest| Block::take(&mut rest));
-            block.is_some_and(|block| block.last < key)
+impl Block {
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            offset: take_u64(rest)?,
+            length: take_u32(rest)?,
+            unpacked: take_u32(rest)?,
+            first: take_key(rest)?.to_vec(),
+            last: take_key(rest)?.to_vec(),
         })
-    }
-}
-
-impl<'a> Block<'a> {
-    fn take(rest: &mut &'a [u8]) -> Option<Self> {
-        let offset = u64::from_be_bytes(take(rest, 8)?.try_into().ok()?);
-        let length = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
-        Some(Self { offset, length, first: take_key(rest)?, last: take_key(rest)? })
     }
 }
 
 impl Table {
     /// Writes these rows, which are in the order of their keys, and syncs them.
-    pub fn write(path: &Path, rows: impl Iterator<Item = Row>) -> io::Result<()> {
+    pub fn write(path: &Path, rows: impl Iterator<Item = io::Result<Row>>) -> io::Result<()> {
         let fresh = path.with_extension("new");
         let mut out = BufWriter::new(File::create(&fresh)?);
         out.write_all(MAGIC)?;
         let mut writer = Writer {
             out,
             offset: MAGIC.len() as u64,
-            index: Vec::new(),
+            blocks: Vec::new(),
             rows: 0,
             block: Vec::new(),
             first: Vec::new(),
             last: Vec::new(),
         };
-        for (key, value) in rows {
+        for row in rows {
+            let (key, value) = row?;
             writer.push(&key, &value)?;
         }
         let file = writer.finish()?;
@@ -112,7 +104,7 @@ impl Table {
         path.parent().map_or(Ok(()), sync_folder)
     }
 
-    /// Opens a table; its index is checked, its blocks are when they are read.
+    /// Opens a table; its top is checked, groups and blocks are when they are read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
         let file = File::open(path)?;
@@ -128,19 +120,24 @@ impl Table {
         if offset.checked_add(size) != Some(at) {
             return Err(broken("its index is not where it should be"));
         }
-        let mut index = vec![0; size as usize];
-        file.read_exact_at(&mut index, offset)?;
-        if sha256(&index).0 != footer[24..56] {
+        let mut bytes = vec![0; size as usize];
+        file.read_exact_at(&mut bytes, offset)?;
+        if sha256(&bytes).0 != footer[24..56] {
             return Err(broken("its index is damaged"));
         }
-        let index = Index::read(index).ok_or_else(|| broken("its index can't be read"))?;
-        Ok(Self { file, index })
+        let mut top = Vec::new();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            top.push(Group::take(&mut rest).ok_or_else(|| broken("its index can't be read"))?);
+        }
+        Ok(Self { file, top })
     }
 
     /// What it has at this key.
     pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        match self.index.get(self.index.reaching(key)) {
-            Some(block) if block.first <= key => {
+        let blocks = self.group(self.reaching(key))?;
+        match blocks.get(reaching(&blocks, key)) {
+            Some(block) if block.first.as_slice() <= key => {
                 let bytes = self.unpack(block)?;
                 let mut rest = bytes.as_slice();
                 while !rest.is_empty() {
@@ -155,13 +152,48 @@ impl Table {
         }
     }
 
-    fn unpack(&self, block: Block<'_>) -> io::Result<Vec<u8>> {
-        let mut packed = vec![0; block.length as usize];
-        self.file.read_exact_at(&mut packed, block.offset)?;
-        zstd::bulk::decompress(&packed, MOST)
+    /// Its bytes, as they are on the disk.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
-    fn read(&self, block: Block<'_>) -> io::Result<VecDeque<Row>> {
+    /// The first group that ends at this key or after it.
+    fn reaching(&self, key: &[u8]) -> usize {
+        self.top.partition_point(|group| &*group.last < key)
+    }
+
+    /// The blocks of a group; none beyond the last.
+    fn group(&self, at: usize) -> io::Result<Vec<Block>> {
+        let Some(group) = self.top.get(at) else { return Ok(Vec::new()) };
+        let mut bytes = vec![0; group.length as usize];
+        self.file.read_exact_at(&mut bytes, group.offset)?;
+        if sha256(&bytes).0[..8] != group.digest {
+            return Err(unreadable());
+        }
+        let mut rest = bytes.as_slice();
+        let mut blocks = Vec::with_capacity(GROUP);
+        while !rest.is_empty() {
+            blocks.push(Block::take(&mut rest).ok_or_else(unreadable)?);
+        }
+        Ok(blocks)
+    }
+
+    fn unpack(&self, block: &Block) -> io::Result<Vec<u8>> {
+        thread_local! {
+            static UNPACKER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+        }
+        let mut packed = vec![0; block.length as usize];
+        self.file.read_exact_at(&mut packed, block.offset)?;
+        UNPACKER.with_borrow_mut(|unpacker| {
+            if unpacker.is_none() {
+                *unpacker = Some(zstd::bulk::Decompressor::new()?);
+            }
+            let unpacker = unpacker.as_mut().ok_or_else(unreadable)?;
+            unpacker.decompress(&packed, block.unpacked as usize)
+        })
+    }
+
+    fn read(&self, block: &Block) -> io::Result<VecDeque<Row>> {
         let bytes = self.unpack(block)?;
         let mut rest = bytes.as_slice();
         let mut rows = VecDeque::new();
@@ -173,10 +205,17 @@ impl Table {
     }
 }
 
+/// The first block that ends at this key or after it.
+fn reaching(blocks: &[Block], key: &[u8]) -> usize {
+    blocks.partition_point(|block| block.last.as_slice() < key)
+}
+
 /// Walks the rows of a table whose keys begin with a prefix, from a key on.
 pub struct Cursor {
     table: Arc<Table>,
-    block: usize,
+    /// The next group.
+    group: usize,
+    blocks: VecDeque<Block>,
     rows: VecDeque<Row>,
     prefix: Vec<u8>,
     start: Vec<u8>,
@@ -184,26 +223,36 @@ pub struct Cursor {
 
 impl Cursor {
     pub fn new(table: Arc<Table>, prefix: &[u8], start: &[u8]) -> Self {
-        let block = table.index.reaching(start);
-        Self { table, block, rows: VecDeque::new(), prefix: prefix.to_vec(), start: start.to_vec() }
+        let (group, prefix, start) = (table.reaching(start), prefix.to_vec(), start.to_vec());
+        Self { table, group, blocks: VecDeque::new(), rows: VecDeque::new(), prefix, start }
     }
 
     /// The next row, left where it is.
     pub fn peek(&mut self) -> io::Result<Option<&Row>> {
         loop {
-            while self.rows.front().is_some_and(|(key, _)| key.as_slice() < self.start.as_slice()) {
+            while self.rows.front().is_some_and(|(key, _)| key < &self.start) {
                 self.rows.pop_front();
             }
             if !self.rows.is_empty() {
                 break;
             }
-            let Some(block) = self.table.index.get(self.block) else { return Ok(None) };
+            while self.blocks.front().is_some_and(|block| block.last < self.start) {
+                self.blocks.pop_front();
+            }
+            let Some(block) = self.blocks.front() else {
+                if self.group >= self.table.top.len() {
+                    return Ok(None);
+                }
+                self.blocks = self.table.group(self.group)?.into();
+                self.group += 1;
+                continue;
+            };
             // beyond the prefix: nothing more comes
-            if block.first > self.start.as_slice() && !block.first.starts_with(&self.prefix) {
+            if block.first > self.start && !block.first.starts_with(&self.prefix) {
                 return Ok(None);
             }
             self.rows = self.table.read(block)?;
-            self.block += 1;
+            self.blocks.pop_front();
         }
         Ok(self.rows.front().filter(|(key, _)| key.starts_with(&self.prefix)))
     }
@@ -217,7 +266,7 @@ impl Cursor {
 struct Writer {
     out: BufWriter<File>,
     offset: u64,
-    index: Vec<u8>,
+    blocks: Vec<Block>,
     rows: u64,
     block: Vec<u8>,
     first: Vec<u8>,
@@ -246,10 +295,13 @@ impl Writer {
         encoder.write_all(&self.block)?;
         let packed = encoder.finish()?;
         self.out.write_all(&packed)?;
-        self.index.extend_from_slice(&self.offset.to_be_bytes());
-        self.index.extend_from_slice(&(packed.len() as u32).to_be_bytes());
-        put_key(&mut self.index, &self.first);
-        put_key(&mut self.index, &self.last);
+        self.blocks.push(Block {
+            offset: self.offset,
+            length: packed.len() as u32,
+            unpacked: self.block.len() as u32,
+            first: self.first.clone(),
+            last: self.last.clone(),
+        });
         self.offset += packed.len() as u64;
         self.block.clear();
         Ok(())
@@ -259,12 +311,29 @@ impl Writer {
         if !self.block.is_empty() {
             self.close_block()?;
         }
-        self.out.write_all(&self.index)?;
+        let mut top = Vec::new();
+        for blocks in self.blocks.chunks(GROUP) {
+            let mut group = Vec::new();
+            for block in blocks {
+                group.extend_from_slice(&block.offset.to_be_bytes());
+                group.extend_from_slice(&block.length.to_be_bytes());
+                group.extend_from_slice(&block.unpacked.to_be_bytes());
+                put_key(&mut group, &block.first);
+                put_key(&mut group, &block.last);
+            }
+            self.out.write_all(&group)?;
+            top.extend_from_slice(&self.offset.to_be_bytes());
+            top.extend_from_slice(&(group.len() as u32).to_be_bytes());
+            top.extend_from_slice(&sha256(&group).0[..8]);
+            put_key(&mut top, blocks.last().map_or(&[][..], |block| &block.last));
+            self.offset += group.len() as u64;
+        }
+        self.out.write_all(&top)?;
         self.out.write_all(&self.offset.to_be_bytes())?;
-        self.out.write_all(&(self.index.len() as u64).to_be_bytes())?;
+        self.out.write_all(&(top.len() as u64).to_be_bytes())?;
         self.out.write_all(&self.rows.to_be_bytes())?;
         let mut hasher = Hasher::new();
-        hasher.update(&self.index);
+        hasher.update(&top);
         self.out.write_all(hasher.finish().as_bytes())?;
         self.out.write_all(MAGIC)?;
         self.out.into_inner().map_err(io::IntoInnerError::into_error)
@@ -287,6 +356,14 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(take(rest, 4)?.try_into().ok()?))
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(take(rest, 8)?.try_into().ok()?))
+}
+
 fn take_key<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = u16::from_be_bytes(take(rest, 2)?.try_into().ok()?);
     take(rest, length.into())
@@ -294,7 +371,7 @@ fn take_key<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 fn take_row<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     let key = take_key(rest)?;
-    let length = u32::from_be_bytes(take(rest, 4)?.try_into().ok()?);
+    let length = take_u32(rest)?;
     Some((key, take(rest, length as usize)?))
 }
 
@@ -325,7 +402,7 @@ mod tests {
     fn what_is_frozen_is_found_and_nothing_else_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.table");
-        Table::write(&path, rows().into_iter()).unwrap();
+        Table::write(&path, rows().into_iter().map(Ok)).unwrap();
         let table = Arc::new(Table::open(&path).unwrap());
         for (key, value) in rows().iter().step_by(37) {
             assert_eq!(table.get(key).unwrap().as_ref(), Some(value));
@@ -355,7 +432,7 @@ mod tests {
     fn a_damaged_table_is_an_error_and_not_another_row() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.table");
-        Table::write(&path, rows().into_iter().take(300)).unwrap();
+        Table::write(&path, rows().into_iter().take(300).map(Ok)).unwrap();
         let good = fs::read(&path).unwrap();
         let all: Vec<Row> = rows().into_iter().take(300).collect();
         for at in (0..good.len()).step_by(211) {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::{Batch, Store, StoreError, check};
 
@@ -58,6 +59,7 @@ impl Store for MemoryStore {
         }
         rows.extend(batch.puts);
         rows.extend(batch.contents);
+        rows.extend(batch.derived);
         Ok(())
     }
 
@@ -72,6 +74,10 @@ impl Store for MemoryStore {
     }
 
     async fn thin(&self, _: usize) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn merge(&self, _: CancellationToken) -> Result<bool, StoreError> {
         Ok(false)
     }
 }

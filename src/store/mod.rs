@@ -10,8 +10,10 @@ mod frozen;
 mod memory;
 mod objects;
 mod sled;
+mod tables;
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 pub use self::{memory::MemoryStore, sled::SledStore};
 
@@ -27,6 +29,9 @@ pub struct Batch {
     pub deletes: Vec<Vec<u8>>,
     /// Rows whose values lie in content packs, where they can be erased for good ([`Store::erase`]).
     pub contents: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Rows that are made from others: found as all others are, until the next start. Whoever makes them makes them
+    /// again.
+    pub derived: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Why the store did not answer or did not take a batch.
@@ -90,11 +95,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes the second copy of frozen rows out of the working set, at most `limit` of them; says whether more are left.
     async fn thin(&self, limit: usize) -> Result<bool, StoreError>;
+
+    /// Makes one large table of many small ones; says whether there were enough. Gives up when it is told to stop.
+    async fn merge(&self, stop: CancellationToken) -> Result<bool, StoreError>;
 }
 
 /// Refuses keys that no store takes.
 fn check(batch: &Batch) -> Result<(), StoreError> {
-    let keys = batch.puts.iter().chain(&batch.contents).map(|(key, _)| key).chain(&batch.deletes);
+    let keys = batch.puts.iter().chain(&batch.contents).chain(&batch.derived).map(|(key, _)| key).chain(&batch.deletes);
     for key in keys {
         if key.is_empty() || key.len() > MAX_KEY {
             return Err(StoreError::Key(key.len()));

@@ -5,15 +5,16 @@
 //! `blobs/`, which it never syncs.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    ops::Bound,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     id::Sha256,
@@ -22,6 +23,7 @@ use crate::{
         contents::{Contents, Place},
         frozen::{Cursor, Row, Table},
         objects::{Objects, sync_folder},
+        tables::{Change, Listed, Tables, first_of},
     },
 };
 
@@ -38,20 +40,6 @@ const INLINE: u8 = 0;
 const OBJECT: u8 = 1;
 const CONTENT: u8 = 2;
 
-/// A table of frozen rows.
-#[derive(Debug, Serialize, Deserialize)]
-struct Listed {
-    number: u32,
-    /// Whether its rows have left sled.
-    thinned: bool,
-}
-
-impl Listed {
-    fn file(&self) -> String {
-        format!("{}.table", self.number)
-    }
-}
-
 /// Rows in sled, large values and erasable contents in files beside it.
 #[derive(Clone)]
 pub struct SledStore(Arc<Inner>);
@@ -63,8 +51,9 @@ struct Inner {
     log: File,
     objects: Objects,
     contents: Mutex<Contents>,
-    archive: PathBuf,
-    tables: RwLock<Vec<Arc<Table>>>,
+    tables: Tables,
+    /// What is made from other rows: gone at the next start.
+    derived: RwLock<BTreeMap<Box<[u8]>, Box<[u8]>>>,
     /// A file that is empty or one byte long.
     pulse: Mutex<(File, bool)>,
     /// How far the table that is being thinned is.
@@ -92,8 +81,13 @@ impl SledStore {
         let objects = Objects::open(folder.join("objects"))?;
         let contents = Contents::open(folder.join("content"))?;
         let pulse = File::create(folder.join("pulse"))?;
-        let archive = folder.join("archive");
-        fs::create_dir_all(&archive)?;
+        let listed = db.get(TABLES).map_err(|error| StoreError::Failed(error.to_string()))?;
+        let listed: Vec<Listed> = match listed {
+            None => Vec::new(),
+            Some(json) => serde_json::from_slice(&json).map_err(|error| damaged(TABLES, &error.to_string()))?,
+        };
+        let tables = Tables::open(folder.join("archive"), &listed)
+            .map_err(|error| StoreError::Damaged("archive".into(), error.to_string()))?;
         db.flush().map_err(|error| StoreError::Failed(error.to_string()))?;
         log.sync_all()?;
         sync_folder(&path)?;
@@ -104,14 +98,13 @@ impl SledStore {
             log,
             objects,
             contents: Mutex::new(contents),
-            archive,
-            tables: RwLock::default(),
+            tables,
+            derived: RwLock::default(),
             pulse: Mutex::new((pulse, false)),
             thinned_to: Mutex::default(),
             poisoned: Mutex::new(None),
             _lock: lock,
         }));
-        store.0.open_tables()?;
         store.0.sweep()?;
         Ok(store)
     }
@@ -120,9 +113,12 @@ impl SledStore {
 #[async_trait]
 impl Store for SledStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(value) = self.0.derived(key) {
+            return Ok(Some(value));
+        }
         match self.0.db.get(key).map_err(|error| StoreError::Failed(error.to_string()))? {
             Some(value) => self.0.resolve(key, &value),
-            None => match self.0.frozen(key)? {
+            None => match self.0.tables.get(key)? {
                 Some(value) => self.0.resolve(key, &value),
                 None => Ok(None),
             },
@@ -143,31 +139,16 @@ impl Store for SledStore {
             // the least key after `after`
             start.push(0);
         }
-        let tables = self.0.tables();
-        let mut frozen: Vec<Cursor> = tables.iter().map(|table| Cursor::new(table.clone(), prefix, &start)).collect();
-        let mut live = self.0.db.range(start..).peekable();
-        let mut rows = Vec::new();
-        while rows.len() < limit {
-            let next = match live.peek() {
-                Some(Ok((key, _))) if key.starts_with(prefix) => Some(key.to_vec()),
-                Some(Err(error)) => return Err(StoreError::Failed(error.to_string())),
-                _ => None,
-            };
-            let row = match first_of(&mut frozen, next.as_deref())? {
-                Some(row) => Some(row),
-                None if next.is_none() => break,
-                None => match live.next() {
-                    Some(Ok((key, value))) => Some((key.to_vec(), value.to_vec())),
-                    _ => break,
-                },
-            };
-            if let Some((key, value)) = row
-                && let Some(value) = self.0.resolve(&key, &value)?
-            {
-                rows.push((key, value));
+        loop {
+            // derived rows first, then tables, then sled: the way that rows never go
+            let derived = self.0.derived_from(prefix, &start, limit);
+            let tables = self.0.tables.now();
+            let rows = self.0.merged(prefix, &start, limit, derived, &tables)?;
+            // what was frozen meanwhile may have left sled before it was looked for
+            if Arc::ptr_eq(&tables, &self.0.tables.now()) {
+                return Ok(rows);
             }
         }
-        Ok(rows)
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -180,7 +161,7 @@ impl Store for SledStore {
 
     async fn erase(&self, key: &[u8]) -> Result<(), StoreError> {
         let row = self.0.db.get(key).map_err(|error| StoreError::Failed(error.to_string()))?.map(|row| row.to_vec());
-        let row = row.map_or_else(|| self.0.frozen(key), |row| Ok(Some(row)))?;
+        let row = row.map_or_else(|| self.0.tables.get(key), |row| Ok(Some(row)))?;
         if let Some((&CONTENT, place)) = row.as_deref().and_then(<[u8]>::split_first) {
             let place = Place::from_bytes(place).ok_or_else(|| damaged(key, "not a place in a pack"))?;
             self.0.contents().erase(place)?;
@@ -201,31 +182,17 @@ impl Store for SledStore {
             .await
             .map_err(|error| StoreError::Failed(error.to_string()))?
     }
-}
 
-/// The first row of the cursors, if it comes before this key; one that the key has too is passed over.
-fn first_of(frozen: &mut [Cursor], live: Option<&[u8]>) -> Result<Option<Row>, StoreError> {
-    let mut first: Option<(usize, Vec<u8>)> = None;
-    for (at, cursor) in frozen.iter_mut().enumerate() {
-        while let Some((key, _)) = cursor.peek()? {
-            if live == Some(key.as_slice()) || first.as_ref().is_some_and(|(_, least)| least == key) {
-                cursor.next()?;
-                continue;
-            }
-            if first.as_ref().is_none_or(|(_, least)| key < least) {
-                first = Some((at, key.clone()));
-            }
-            break;
-        }
-    }
-    match first {
-        Some((at, key)) if live.is_none_or(|live| key.as_slice() < live) => Ok(frozen[at].next()?),
-        _ => Ok(None),
+    async fn merge(&self, stop: CancellationToken) -> Result<bool, StoreError> {
+        let inner = self.0.clone();
+        tokio::task::spawn_blocking(move || inner.merge(&|| stop.is_cancelled()))
+            .await
+            .map_err(|error| StoreError::Failed(error.to_string()))?
     }
 }
 
 impl Inner {
-    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+    fn commit(&self, mut batch: Batch) -> Result<(), StoreError> {
         let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = &*poisoned {
             return Err(StoreError::Poisoned(why.clone()));
@@ -242,10 +209,16 @@ impl Inner {
         if free < needed {
             return Err(StoreError::Full { free, needed });
         }
-        self.write(batch).map_err(|error| {
-            *poisoned = Some(error.to_string());
-            StoreError::Poisoned(error.to_string())
-        })
+        let derived = std::mem::take(&mut batch.derived);
+        if !(batch.puts.is_empty() && batch.deletes.is_empty() && batch.contents.is_empty()) {
+            self.write(batch).map_err(|error| {
+                *poisoned = Some(error.to_string());
+                StoreError::Poisoned(error.to_string())
+            })?;
+        }
+        let rows = derived.into_iter().map(|(key, value)| (key.into(), value.into()));
+        self.derived.write().unwrap_or_else(PoisonError::into_inner).extend(rows);
+        Ok(())
     }
 
     fn write(&self, batch: Batch) -> io::Result<()> {
@@ -279,6 +252,54 @@ impl Inner {
         self.apply(rows)
     }
 
+    fn derived_from(&self, prefix: &[u8], start: &[u8], limit: usize) -> Vec<Row> {
+        let derived = self.derived.read().unwrap_or_else(PoisonError::into_inner);
+        let rows = derived.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
+        let rows = rows.take_while(|(key, _)| key.starts_with(prefix)).take(limit);
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
+    /// Rows of sled, the tables and the memory in one order; of one that several have, sled's counts.
+    fn merged(
+        &self,
+        prefix: &[u8],
+        start: &[u8],
+        limit: usize,
+        derived: Vec<Row>,
+        tables: &[Arc<Table>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut frozen: Vec<Cursor> = tables.iter().map(|table| Cursor::new(table.clone(), prefix, start)).collect();
+        let mut derived = derived.into_iter().peekable();
+        let mut live = self.db.range(start..).peekable();
+        let mut rows: Vec<Row> = Vec::new();
+        while rows.len() < limit {
+            let stored = match live.peek() {
+                Some(Ok((key, _))) if key.starts_with(prefix) => Some(key.as_ref()),
+                Some(Err(error)) => return Err(StoreError::Failed(error.to_string())),
+                _ => None,
+            };
+            let made = derived.peek().map(|(key, _)| key.as_slice());
+            let from_memory = made.is_some_and(|made| stored.is_none_or(|stored| made < stored));
+            let next = if from_memory { made } else { stored };
+            if let Some((key, value)) = first_of(&mut frozen, next)? {
+                if let Some(value) = self.resolve(&key, &value)? {
+                    rows.push((key, value));
+                }
+            } else if from_memory {
+                rows.extend(derived.next());
+            } else if stored.is_some()
+                && let Some(Ok((key, value))) = live.next()
+            {
+                if let Some(value) = self.resolve(&key, &value)? {
+                    rows.push((key.to_vec(), value));
+                }
+            } else {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+
     fn resolve(&self, key: &[u8], row: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match row.split_first() {
             Some((&INLINE, value)) => Ok(Some(value.to_vec())),
@@ -288,9 +309,8 @@ impl Inner {
             }
             Some((&CONTENT, place)) => {
                 let place = Place::from_bytes(place).ok_or_else(|| damaged(key, "not a place in a pack"))?;
-                let content = self.contents().read(place).map_err(|error| damaged(key, &error.to_string()))?;
                 // the row of an erased content may be frozen: it stays, and there is nothing behind it
-                Ok(Some(content).filter(|content| content.is_empty() || content.iter().any(|byte| *byte != 0)))
+                self.contents().read(place).map_err(|error| damaged(key, &error.to_string()))
             }
             _ => Err(damaged(key, "neither a value nor a reference")),
         }
@@ -302,20 +322,6 @@ impl Inner {
 
     // === frozen rows ===
 
-    fn tables(&self) -> Vec<Arc<Table>> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn frozen(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        // the newest first: what is asked for most
-        for table in self.tables().iter().rev() {
-            if let Some(value) = table.get(key)? {
-                return Ok(Some(value));
-            }
-        }
-        Ok(None)
-    }
-
     fn listed(&self) -> Result<Vec<Listed>, StoreError> {
         match self.db.get(TABLES).map_err(|error| StoreError::Failed(error.to_string()))? {
             None => Ok(Vec::new()),
@@ -323,76 +329,88 @@ impl Inner {
         }
     }
 
-    /// Opens the tables that are listed, and removes files that were written and never listed.
-    fn open_tables(&self) -> Result<(), StoreError> {
-        let listed = self.listed()?;
-        for entry in fs::read_dir(&self.archive)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !listed.iter().any(|one| name.to_str() == Some(&one.file())) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        let opened: io::Result<Vec<Arc<Table>>> =
-            listed.iter().map(|one| Table::open(&self.archive.join(one.file())).map(Arc::new)).collect();
-        *self.tables.write().unwrap_or_else(PoisonError::into_inner) =
-            opened.map_err(|error| StoreError::Damaged("archive".into(), error.to_string()))?;
+    /// Lists a change of the tables, with whatever else is to be written.
+    fn list(&self, change: Change, mut batch: sled::Batch) -> Result<(), StoreError> {
+        self.exclusively(|| {
+            batch.insert(TABLES, serde_json::to_vec(&change.listed)?);
+            self.apply(batch)
+        })?;
+        self.tables.take(change);
         Ok(())
     }
 
     fn freeze(&self, mut keys: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {
         keys.sort_unstable();
         keys.dedup();
-        let mut listed = self.listed()?;
-        let next = Listed { number: listed.last().map_or(0, |last| last.number + 1), thinned: false };
-        let path = self.archive.join(next.file());
-        let mut failed = None;
-        let rows = keys.into_iter().filter_map(|key| match self.db.get(&key) {
-            Ok(value) => value.map(|value| (key, value.to_vec())),
-            Err(error) => {
-                failed = Some(error);
-                None
-            }
-        });
-        Table::write(&path, rows)?;
-        if let Some(error) = failed {
-            return Err(StoreError::Failed(error.to_string()));
+        let rows = keys.iter().filter_map(|key| self.frozen_row(key).transpose());
+        let change = self.tables.add(self.listed()?, rows)?;
+        let mut batch = sled::Batch::default();
+        batch.insert(mark.0.as_slice(), [&[INLINE], mark.1.as_slice()].concat());
+        self.list(change, batch)?;
+        let mut derived = self.derived.write().unwrap_or_else(PoisonError::into_inner);
+        for key in &keys {
+            derived.remove(key.as_slice());
         }
-        let table = Arc::new(Table::open(&path)?);
-        listed.push(next);
-        self.exclusively(|| {
-            let mut batch = sled::Batch::default();
-            batch.insert(TABLES, serde_json::to_vec(&listed)?);
-            batch.insert(mark.0.as_slice(), [&[INLINE], mark.1.as_slice()].concat());
-            self.apply(batch)
-        })?;
-        self.tables.write().unwrap_or_else(PoisonError::into_inner).push(table);
         Ok(())
+    }
+
+    /// A row as a table holds it: large values too, since objects that sled doesn't name are swept.
+    fn frozen_row(&self, key: &[u8]) -> io::Result<Option<Row>> {
+        let row = match self.db.get(key).map_err(io::Error::other)? {
+            Some(row) => row.to_vec(),
+            None => match self.derived(key) {
+                Some(value) => [&[INLINE], value.as_slice()].concat(),
+                None => return Ok(None),
+            },
+        };
+        Ok(match row.first() {
+            Some(&OBJECT) => self
+                .resolve(key, &row)
+                .map_err(io::Error::other)?
+                .map(|value| (key.to_vec(), [&[INLINE], value.as_slice()].concat())),
+            _ => Some((key.to_vec(), row)),
+        })
+    }
+
+    fn derived(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.derived.read().unwrap_or_else(PoisonError::into_inner).get(key).map(|value| value.to_vec())
     }
 
     fn thin(&self, limit: usize) -> Result<bool, StoreError> {
         let mut listed = self.listed()?;
         let Some(at) = listed.iter().position(|one| !one.thinned) else { return Ok(false) };
-        let table = self.tables().get(at).cloned().ok_or_else(|| damaged(TABLES, "a listed table is not open"))?;
+        let table = self.tables.now().get(at).cloned().ok_or_else(|| damaged(TABLES, "a listed table is not open"))?;
         let mut batch = sled::Batch::default();
-        let mut gone = 0;
+        let (mut looked, mut done) = (0, false);
         let mut resume = self.thinned_to.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cursor = Cursor::new(table, b"", &resume);
-        while gone < limit
-            && let Some((key, _)) = cursor.next()?
-        {
-            batch.remove(key.as_slice());
-            gone += 1;
+        while looked < limit {
+            let Some((key, _)) = cursor.next()? else {
+                done = true;
+                break;
+            };
+            // most were never in sled
+            if self.db.contains_key(&key).map_err(|error| StoreError::Failed(error.to_string()))? {
+                batch.remove(key.as_slice());
+                looked += 1;
+            }
             resume.clone_from(&key);
             resume.push(0);
         }
-        if gone < limit {
+        if done {
             listed[at].thinned = true;
             resume.clear();
             batch.insert(TABLES, serde_json::to_vec(&listed).map_err(|error| StoreError::Failed(error.to_string()))?);
         }
         self.exclusively(|| self.apply(batch))?;
         Ok(listed.iter().any(|one| !one.thinned))
+    }
+
+    fn merge(&self, stop: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+        match self.tables.merge(self.listed()?, stop)? {
+            None => Ok(false),
+            Some(change) => self.list(change, sled::Batch::default()).map(|()| true),
+        }
     }
 
     /// With no commit beside it; a failure poisons the store as a commit's does.

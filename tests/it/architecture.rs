@@ -147,3 +147,32 @@ fn every_reason_code_is_documented() {
     let missing: Vec<&String> = seen.iter().filter(|code| !documented.contains(&format!("| `{code}` |"))).collect();
     assert!(missing.is_empty(), "not in docs/reason-codes.md: {missing:?}");
 }
+
+/// Rows of one prefix are one thing: what lists them reads all of them.
+#[test]
+fn every_prefix_of_rows_has_one_owner() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&src, &mut all);
+    let mut owners = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for file in all {
+        let relative = file.strip_prefix(&src).unwrap().display().to_string();
+        if relative.contains("tests") {
+            continue;
+        }
+        let source = fs::read_to_string(&file).unwrap();
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        for (at, _) in code.match_indices('"') {
+            let text: String = code[at + 1..].chars().take_while(|c| *c != '"').take(5).collect();
+            let prefix = text.strip_suffix('/').filter(|letters| {
+                (1..=3).contains(&letters.len()) && letters.bytes().all(|letter| letter.is_ascii_lowercase())
+            });
+            if prefix.is_some() {
+                owners.entry(text).or_default().push(relative.clone());
+            }
+        }
+    }
+    assert!(owners.len() > 30, "{} prefixes: are these all?", owners.len());
+    owners.retain(|_, files| files.len() > 1);
+    assert!(owners.is_empty(), "a prefix is written down in several places: {owners:?}");
+}
