@@ -54,7 +54,9 @@ async fn open(folder: &Path) -> (Arc<dyn Store>, Committer) {
 /// A receipt as a release leaves it, but for its signature: random bytes take as much room as a signature does.
 fn receipt(n: u64, kid: &Kid) -> (NewReceipt, Vec<u8>) {
     let time = Timestamp::from_millis(BEGUN + n as i64 * 100);
-    let id = ReceiptId::parse(format!("urn:uuid:01a20b6f-{:04x}-7d94-b82f-{n:012x}", n % 65_536)).expect("an id");
+    // as a UUID of version 7 begins with its time
+    let (high, low) = (time.millis() >> 16, time.millis() & 0xffff);
+    let id = ReceiptId::parse(format!("urn:uuid:{high:08x}-{low:04x}-7d94-b82f-{n:012x}")).expect("an id");
     let kind = [Kind::Released, Kind::Delivered, Kind::Used, Kind::Denied][(n % 4) as usize];
     let mut receipt = Receipt::new(id, kind, time, did().into());
     receipt.consumer = Some(partner(n));

@@ -3,6 +3,7 @@
 //! JSON in, JSON out; errors are problem details (RFC 9457) with our stable code. Owns no walk: every handler calls one.
 
 mod events;
+mod keeping;
 mod problem;
 mod processes;
 mod receipts;
@@ -15,6 +16,7 @@ use ring::digest;
 use crate::exchange::Exchange;
 
 pub use self::{
+    keeping::BackupBody,
     problem::Problem,
     routes::{AddPeer, NegotiateBody, OPERATOR, PublishBody, ReasonBody, TransferBody, routes},
 };

@@ -35,6 +35,8 @@ pub(super) struct Which {
     from: u64,
     #[serde(default = "page")]
     limit: usize,
+    /// Of an export: which of our logs.
+    epoch: Option<u64>,
     /// Of an export: with what the receipts commit to.
     #[serde(default = "yes")]
     contents: bool,
@@ -109,7 +111,7 @@ pub(super) async fn export(By(api): By, Query(which): Query<Which>) -> Result<Re
         since: filter.since,
         until: filter.until,
     };
-    let files = api.exchange.export_files(scope, which.contents).await?;
+    let files = api.exchange.export_files_of(which.epoch, scope, which.contents).await?;
     let failed = |error: std::io::Error| Problem(Refusal::new("internal", error.to_string()));
     let mut archive = tar::Builder::new(Vec::new());
     for (path, bytes) in &files {

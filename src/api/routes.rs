@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     agreement::AgreementRow,
-    api::{Api, Problem, events, processes, receipts},
+    api::{Api, Problem, events, keeping, processes, receipts},
     error::Refusal,
     exchange::{Acting, CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReleaseId},
@@ -142,6 +142,8 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/receipts/erase", post(receipts::erase))
         .route("/v1/export", get(receipts::export))
         .route("/v1/clock/accept", post(accept_clock))
+        .route("/v1/backup", post(keeping::back_up))
+        .route("/v1/restorations/{partner}/accept", post(keeping::accept_restoration))
         .fallback(async || Problem(Refusal::new("route-unknown", "the management API has no such route")))
         .layer(middleware::from_fn_with_state(api.clone(), guard))
         .layer(DefaultBodyLimit::max(1 << 20))
@@ -255,6 +257,7 @@ async fn status(By(api): By) -> Answer<Value> {
         "clock": exchange.guard.check().err(),
         "log": log_view(exchange).await?,
         "alarms": exchange.alarms().await?,
+        "restoring": exchange.restorations.waiting(),
     })))
 }
 

@@ -3,6 +3,7 @@
 //! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor`, `key` and
 //! `receipt verify|match` run alone. Results go to standard output, everything else to standard error.
 
+mod backup;
 mod client;
 mod demo;
 mod doctor;
@@ -100,6 +101,11 @@ enum Command {
     /// Say that the wall clock is right although the last receipt is later.
     #[command(subcommand)]
     Clock(remote::ClockCommand),
+    /// Write the running connector's store into a folder.
+    Backup(backup::BackupArgs),
+    /// Put a backup back: look at it, restore from it, go on without a partner.
+    #[command(subcommand)]
+    Restore(backup::Restore),
     /// Two connectors and an outsider on loopback: the whole story, with what was checked.
     Demo(demo::Demo),
     /// Completions for a shell.
@@ -182,6 +188,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Transfer(command) => pending::transfer(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Release(command) => remote::release(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Clock(command) => remote::clock(&client::connect(&home)?, command, &out).await.map(|()| done),
+        Command::Backup(args) => backup::backup(&home, args, &out).await.map(|()| done),
+        Command::Restore(command) => backup::run(&home, command, &out).await,
         Command::Status => remote::status(&client::connect(&home)?, &out).await.map(|()| done),
         Command::Copies => remote::copies(&client::connect(&home)?, &out).await.map(|()| done),
         Command::Fetch(args) => fetch::fetch(&client::connect(&home)?, args, &out).await.map(|()| done),

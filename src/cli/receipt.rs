@@ -105,6 +105,9 @@ pub enum ReceiptCommand {
         /// Leave out what the receipts only commit to: requests, purposes.
         #[arg(long)]
         without_contents: bool,
+        /// Which of our logs: after a restore there are several. The newest, if none is named.
+        #[arg(long)]
+        epoch: Option<u64>,
         /// The folder; it must not be there yet.
         #[arg(long)]
         out: PathBuf,
@@ -172,9 +175,10 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
             let answer = connect(home)?.get(&format!("/v1/receipts/{}", segment(id.as_str()))).await?;
             out.show(&answer, |answer| serde_json::to_string_pretty(answer).unwrap_or_default());
         }
-        ReceiptCommand::Export { which, without_contents, out: folder } => {
+        ReceiptCommand::Export { which, without_contents, epoch, out: folder } => {
             anyhow::ensure!(!folder.exists(), "{} is there already; name a new folder", folder.display());
-            let path = format!("/v1/export?contents={}&{}", !without_contents, which.query());
+            let epoch = epoch.map(|epoch| format!("epoch={epoch}&")).unwrap_or_default();
+            let path = format!("/v1/export?contents={}&{epoch}{}", !without_contents, which.query());
             let archive = connect(home)?.send(reqwest::Method::GET, &path, &()).await?.bytes().await?;
             let files = unpack(&archive)?;
             let receipts =

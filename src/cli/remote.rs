@@ -346,6 +346,10 @@ pub async fn status(client: &Client, out: &Output) -> anyhow::Result<()> {
         if let Some(problem) = status["log"]["behind"]["sentence"].as_str() {
             lines.push_str(&alarming(&format!("  ! {problem}\n")));
         }
+        for partner in status["restoring"].as_array().into_iter().flatten() {
+            let partner = plain(partner.as_str().unwrap_or_default());
+            lines.push_str(&alarming(&format!("  ! restored: nothing is decided with {partner} before it says what it knows\n")));
+        }
         for witness in status["log"]["witnesses"].as_array().into_iter().flatten() {
             lines.push_str(&format!(
                 "  witness      {} has cosigned {} of {} entries\n",

@@ -92,13 +92,15 @@ pub enum Typ {
     Acknowledgement,
     /// The list of an export's files; by the exporter.
     Export,
+    /// The list of a backup's files; by whose it is.
+    Backup,
     /// A transfer token (JWT, RFC 7519); by the provider's token key.
     Token,
 }
 
 impl Typ {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Statement,
         Self::Offer,
         Self::Agreement,
@@ -106,6 +108,7 @@ impl Typ {
         Self::Receipt,
         Self::Acknowledgement,
         Self::Export,
+        Self::Backup,
         Self::Token,
     ];
 
@@ -119,6 +122,7 @@ impl Typ {
             Self::Receipt => "counterseal-receipt+jws",
             Self::Acknowledgement => "counterseal-acknowledgement+jws",
             Self::Export => "counterseal-export+jws",
+            Self::Backup => "counterseal-backup+jws",
             Self::Token => "JWT",
         }
     }

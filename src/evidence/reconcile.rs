@@ -96,6 +96,13 @@ fn under<'a>(held: &'a [Held], id: &'a AgreementId) -> impl Iterator<Item = &'a 
     held.iter().filter(move |held| held.receipt.agreement.as_ref() == Some(id))
 }
 
+/// The halves that one side holds of the very log that the other exports: a party whose store was restored has several.
+fn halves_of<'a>(own: &'a Side<'_>, id: &'a AgreementId, other: &Side<'_>) -> impl Iterator<Item = &'a Held> {
+    let log = origin(&other.bundle.about.exporter, other.bundle.about.epoch);
+    under(&own.checked.halves, id)
+        .filter(move |half| half.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.origin == log))
+}
+
 fn named(receipt: &Receipt) -> String {
     format!("receipt {} ({})", receipt.id, receipt.kind.as_str())
 }
@@ -137,7 +144,7 @@ fn halves(id: &AgreementId, own: &Side<'_>, other: &Side<'_>, findings: &mut Fin
             findings.wrong("half-missing", named(&one.receipt), problem);
         }
     }
-    for half in under(&other.checked.halves, id) {
+    for half in halves_of(other, id, own) {
         match mine.get(&half.sha256) {
             None => {
                 let problem = format!(
@@ -163,14 +170,13 @@ fn counts(id: &AgreementId, sides: &[Side<'_>; 2], findings: &mut Findings) {
     let Some(provider) = sides.iter().position(|side| agreement.provider.id == side.bundle.about.exporter) else {
         return;
     };
-    let releases = |held: &[Held]| -> BTreeMap<ReleaseId, String> {
-        under(held, id)
-            .filter(|held| held.receipt.kind == Kind::Released)
+    fn releases<'a>(held: impl Iterator<Item = &'a Held>) -> BTreeMap<ReleaseId, String> {
+        held.filter(|held| held.receipt.kind == Kind::Released)
             .filter_map(|held| Some((held.receipt.release.clone()?, named(&held.receipt))))
             .collect()
-    };
-    let made = releases(&sides[provider].checked.receipts);
-    let given = releases(&sides[1 - provider].checked.halves);
+    }
+    let made = releases(under(&sides[provider].checked.receipts, id));
+    let given = releases(halves_of(&sides[1 - provider], id, &sides[provider]));
     if made.len() != given.len() {
         let differing: Vec<&str> = made
             .iter()
@@ -193,6 +199,17 @@ fn chains(id: &AgreementId, sides: &[Side<'_>; 2], findings: &mut Findings) {
         for held in under(&side.checked.receipts, id) {
             if let Some(release) = &held.receipt.release {
                 releases.entry(release.clone()).or_default().insert(held.receipt.kind, &held.receipt);
+            }
+        }
+    }
+    // what is in another log of its signer's than the one exported, the other side shows
+    for (own, other) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
+        let exported = origin(&other.bundle.about.exporter, other.bundle.about.epoch);
+        for half in under(&own.checked.halves, id) {
+            if let (Some(release), Some(checkpoint)) = (&half.receipt.release, &half.checkpoint)
+                && checkpoint.origin != exported
+            {
+                releases.entry(release.clone()).or_default().entry(half.receipt.kind).or_insert(&half.receipt);
             }
         }
     }
@@ -264,7 +281,7 @@ fn logs(own: &Side<'_>, other: &Side<'_>, findings: &mut Findings) {
         }
     }
     for held in own.checked.receipts.iter().filter(|held| between(&held.receipt, &about.exporter)) {
-        if let Some(known) = &held.receipt.peer_checkpoint {
+        if let Some(known) = held.receipt.peer_checkpoint.as_ref().filter(|known| known.epoch == about.epoch) {
             shown.entry(known.size).or_default().push((known.root, named(&held.receipt)));
         }
     }

@@ -13,44 +13,61 @@ use crate::{
     exchange::{Exchange, refuse},
     id::{AgreementId, ParticipantId, Sha256},
     policy::SCHEMA,
-    receipt::{Filter, Kind, LogProof, Receipt, Stored, checkpoint::Checkpoint, content_key},
+    receipt::{Epoch, Filter, Kind, Log, LogProof, Receipt, Stored, checkpoint::Checkpoint, content_key},
 };
 
 /// Receipts and entries read at a time.
 const PAGE: usize = 1000;
 
 impl Exchange {
-    /// The export's files, signed.
+    /// The files of an export of our newest log, signed.
     pub async fn export_files(&self, scope: Scope, contents: bool) -> Result<Files, Refusal> {
-        let bundle = self.export(scope, contents).await?;
+        self.export_files_of(None, scope, contents).await
+    }
+
+    /// The files of an export of this log of ours, the newest if none is named, signed.
+    pub async fn export_files_of(&self, epoch: Option<u64>, scope: Scope, contents: bool) -> Result<Files, Refusal> {
+        let bundle = self.export_of(epoch, scope, contents).await?;
         folder::files(&bundle, &self.keys.signing_kid(), &self.keys.signing).map_err(refuse("export-too-large"))
     }
 
-    /// What a scope asks for, and nothing of any other partner. `contents`: with the requests and purposes that the
-    /// receipts commit to, as far as they were not erased.
+    /// An export of our newest log.
     pub async fn export(&self, scope: Scope, contents: bool) -> Result<Bundle, Refusal> {
+        self.export_of(None, scope, contents).await
+    }
+
+    /// What a scope asks for, and nothing of any other partner. `contents`: with the requests and purposes that the
+    /// receipts commit to, as far as they were not erased. `epoch`: which of our logs, the newest if none is named.
+    pub async fn export_of(&self, epoch: Option<u64>, scope: Scope, contents: bool) -> Result<Bundle, Refusal> {
         let unreadable = refuse("store-unreadable");
         if let Some(id) = &scope.agreement {
             self.agreement(id).await?;
         }
-        let newest = self.log.checkpoint().await.map_err(&unreadable)?;
-        let (checkpoint, note) = newest.ok_or_else(|| Refusal::new("log-empty", "there are no receipts yet"))?;
+        let log = match epoch {
+            None => self.log.clone(),
+            Some(epoch) => self.log.of_epoch(epoch).await.map_err(&unreadable)?.ok_or_else(|| {
+                Refusal::new(
+                    "epoch-unknown",
+                    format!("there is no log {epoch} of ours; `counterseal status` says which"),
+                )
+            })?,
+        };
+        let of = log.now().await.map_err(&unreadable)?;
+        if of.size == 0 {
+            return Err(Refusal::new("log-empty", "there are no receipts yet"));
+        }
+        let (checkpoint, note) =
+            (Checkpoint::claimed(&of.checkpoint).map_err(&refuse("internal"))?, of.checkpoint.clone());
         let mut entries = Vec::new();
         while (entries.len() as u64) < checkpoint.size {
             let page = PAGE.min((checkpoint.size - entries.len() as u64) as usize);
-            entries.extend(self.log.entries(entries.len() as u64, page).await.map_err(&unreadable)?);
+            entries.extend(log.entries(entries.len() as u64, page).await.map_err(&unreadable)?);
         }
-        let receipts = self.selected(&scope, checkpoint.size).await?;
-        let agreements = self.agreements_of(&scope, &receipts).await?;
         let partner = self.only_partner(&scope).await?;
+        let receipts = self.selected(&scope, &of, partner.as_ref()).await?;
+        let agreements = self.agreements_of(&scope, &receipts).await?;
         let mut bundle = Bundle {
-            about: About {
-                v: 1,
-                exporter: self.us.clone(),
-                epoch: self.log.epoch().await.map_err(&unreadable)?,
-                made: self.clock.now(),
-                scope,
-            },
+            about: About { v: 1, exporter: self.us.clone(), epoch: of.epoch, made: self.clock.now(), scope },
             statements: [(self.us.clone(), self.statements.clone())].into(),
             checkpoint: note,
             checkpoints: BTreeMap::new(),
@@ -64,7 +81,7 @@ impl Exchange {
             anchors: Vec::new(),
         };
         for stored in receipts {
-            bundle.receipts.push(self.exported(stored, &checkpoint, &bundle.checkpoint, contents).await?);
+            bundle.receipts.push(self.exported(stored, &log, &of, contents).await?);
         }
         let mut partners: BTreeSet<ParticipantId> = partner.iter().cloned().collect();
         for row in agreements {
@@ -82,15 +99,22 @@ impl Exchange {
                 bundle.statements.insert(peer.did.clone(), peer.history.clone());
             }
         }
-        self.add_cosignatures(&mut bundle, &partners, checkpoint.size).await?;
+        self.add_cosignatures(&mut bundle, &partners, &of).await?;
         bundle.alarms = self.alarms().await?;
         bundle.alarms.retain(|alarm| partners.contains(&ParticipantId::from(alarm.peer.clone())));
-        bundle.anchors = self.anchors().await?;
+        let anchors = self.anchors().await?.into_iter();
+        let of_this = |note: &str| Checkpoint::claimed(note).is_ok_and(|anchored| anchored.origin == checkpoint.origin);
+        bundle.anchors = anchors.filter(|anchor| of_this(&anchor.note)).collect();
         Ok(bundle)
     }
 
-    /// The receipts of a scope, and those that say when our keys changed.
-    async fn selected(&self, scope: &Scope, size: u64) -> Result<Vec<Stored>, Refusal> {
+    /// The receipts of a scope in one log, and those that say when our keys changed, and which log was before.
+    async fn selected(
+        &self,
+        scope: &Scope,
+        of: &Epoch,
+        partner: Option<&ParticipantId>,
+    ) -> Result<Vec<Stored>, Refusal> {
         let filter = Filter {
             agreement: scope.agreement.clone(),
             peer: scope.peer.clone(),
@@ -99,21 +123,22 @@ impl Exchange {
             since: scope.since,
             until: scope.until,
         };
+        let of_kind = |kind| Filter { kind: Some(kind), ..Filter::default() };
+        // our own life, and what is about the partner that the export is about
+        let ours = |receipt: &Receipt| receipt.consumer.is_none() || receipt.consumer.as_ref() == partner;
+        let end = of.first + of.size;
         let mut found: BTreeMap<u64, Stored> = BTreeMap::new();
-        for filter in [filter, Filter { kind: Some(Kind::Rotated), ..Filter::default() }] {
-            let mut from = 0;
+        for (filter, all) in [(filter, true), (of_kind(Kind::Rotated), false), (of_kind(Kind::Restored), false)] {
+            let mut from = of.first;
             loop {
                 let page = self.receipts.list(&filter, from, PAGE).await.map_err(refuse("store-unreadable"))?;
-                let Some(last) = page.last() else { break };
+                let Some(last) = page.last().filter(|_| from < end) else { break };
                 from = last.index + 1;
-                let ours = |receipt: &Receipt| receipt.kind == Kind::Rotated && receipt.consumer.is_none();
-                let wanted = |stored: &Stored| {
-                    filter.kind != Some(Kind::Rotated) || scope.kind == filter.kind || ours(&stored.receipt)
-                };
+                let wanted = |stored: &Stored| stored.index < end && (all || ours(&stored.receipt));
                 found.extend(page.into_iter().filter(wanted).map(|stored| (stored.index, stored)));
             }
         }
-        Ok(found.into_values().filter(|stored| stored.index < size).collect())
+        Ok(found.into_values().collect())
     }
 
     /// The agreements of a scope: whole, or one-sided by their nature.
@@ -170,14 +195,15 @@ impl Exchange {
     async fn exported(
         &self,
         stored: Stored,
-        checkpoint: &Checkpoint,
-        note: &str,
+        log: &Log,
+        of: &Epoch,
         contents: bool,
     ) -> Result<ExportedReceipt, Refusal> {
-        let path = self.log.prove_inclusion(stored.index, checkpoint.size).await.map_err(refuse("store-unreadable"))?;
-        let proof = LogProof { index: stored.index, path: path.unwrap_or_default(), checkpoint: note.to_owned() };
+        let index = stored.index - of.first;
+        let path = log.prove_inclusion(index, of.size).await.map_err(refuse("store-unreadable"))?;
+        let proof = LogProof { index, path: path.unwrap_or_default(), checkpoint: of.checkpoint.clone() };
         let mut exported = ExportedReceipt {
-            index: stored.index,
+            index,
             number: stored.number,
             jws: stored.jws,
             proof: proof.to_string(),
@@ -200,16 +226,16 @@ impl Exchange {
         Ok(exported)
     }
 
-    /// Cosignatures by these partners, of checkpoints up to this size.
+    /// Cosignatures by these partners, of checkpoints of this log.
     async fn add_cosignatures(
         &self,
         bundle: &mut Bundle,
         partners: &BTreeSet<ParticipantId>,
-        size: u64,
+        of: &Epoch,
     ) -> Result<(), Refusal> {
-        let mut from = 0;
+        let (mut from, size) = (0, of.size);
         loop {
-            let page = self.cosignatures(from, PAGE).await?;
+            let page = self.cosignatures(of.epoch, from, PAGE).await?;
             let (Some(last), full) = (page.last(), page.len() == PAGE) else { return Ok(()) };
             // those of one size may go on on the next page
             from = if last.size == from { last.size + 1 } else { last.size };

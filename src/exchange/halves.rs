@@ -9,7 +9,11 @@ use crate::{
     id::{ParticipantId, Sha256},
     identity::Peer,
     protocol::extension::{HalvesRequest, LoggedReceipt, OutcomeRequest},
-    receipt::{Commit, Kind, LogProof, PartnerHalf, Receipt, checkpoint::Checkpoint, entry, read},
+    receipt::{
+        Commit, Kind, LogProof, PartnerHalf, Receipt,
+        checkpoint::{Checkpoint, epoch_of},
+        entry, read,
+    },
 };
 
 /// A partner's receipt that has been checked, not yet kept.
@@ -56,8 +60,8 @@ impl Exchange {
         let signer: ParticipantId = peer.did.clone().into();
         let sha256 = logged.receipt.sha256();
         let tag = agreement.series_secret.key_of(&signer).tag(logged.number);
-        self.check_inclusion(peer, &entry(&tag, &sha256), logged).await?;
-        let place = PartnerHalf::number_key(agreement.id(), logged.number);
+        let log = self.check_inclusion(peer, &entry(&tag, &sha256), logged).await?;
+        let place = PartnerHalf::number_key(agreement.id(), &log, logged.number);
         let known = read::<Sha256>(&*self.store, &place).await.map_err(refuse("store-unreadable"))?;
         match known.value {
             Some(other) if other != sha256 => {
@@ -75,7 +79,8 @@ impl Exchange {
         }
     }
 
-    async fn check_inclusion(&self, peer: &Peer, entry: &[u8; 65], logged: &LoggedReceipt) -> Result<(), Refusal> {
+    /// Gives the origin of the partner's log that it is in.
+    async fn check_inclusion(&self, peer: &Peer, entry: &[u8; 65], logged: &LoggedReceipt) -> Result<String, Refusal> {
         let unproven = |why: String| {
             let sentence =
                 format!("receipt number {} is not proven to be in `{}`'s log: {why}", logged.number, peer.did);
@@ -83,12 +88,14 @@ impl Exchange {
         };
         let proof = LogProof::parse(&logged.proof).map_err(|error| unproven(error.to_string()))?;
         let origin = Checkpoint::claimed(&proof.checkpoint).map_err(|error| unproven(error.to_string()))?.origin;
-        if !self.is_log_of(&origin, &peer.did) {
+        // what was in a log before another was begun still counts
+        if epoch_of(&origin, &peer.did).is_none_or(|epoch| epoch > self.witnesses.followed(&peer.did)) {
             return Err(unproven(format!("`{origin}` is not its log")));
         }
         let checkpoint =
             proof.verify(entry, &origin, &peer.statement.keys.log).map_err(|error| unproven(error.to_string()))?;
-        self.compare_with_seen(peer, &checkpoint, &proof.checkpoint).await
+        self.compare_with_seen(peer, &checkpoint, &proof.checkpoint).await?;
+        Ok(origin)
     }
 
     /// Keeps what was checked.

@@ -13,7 +13,7 @@ use crate::{
         Caller, CatalogPage, Handler, Incoming, Party, ProtocolError,
         extension::{
             AcknowledgementRequest, HalvesRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
-            StatementRequest, StatusAnswer, Witnessing,
+            RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, Witnessing,
         },
         message::{CatalogRequest, ContractNegotiation, Dataset, NegotiationMessage, TransferMessage, TransferProcess},
     },
@@ -129,6 +129,11 @@ impl Handler for Exchange {
     async fn statement(&self, caller: &Caller, body: StatementRequest) -> Result<(), Refusal> {
         let peer = self.certified(caller)?;
         self.take_statement(&peer, &body.statement).await
+    }
+
+    async fn restoration(&self, caller: &Caller, body: RestorationRequest) -> Result<RestorationAnswer, Refusal> {
+        let peer = self.certified(caller)?;
+        self.take_restoration(&peer, body).await
     }
 
     async fn add_checkpoint(&self, caller: &Caller, body: &str) -> Result<Witnessing, Refusal> {

@@ -29,6 +29,7 @@ impl Exchange {
     /// The node's first receipts after its start: that it started, whether the run before it ended in order, and whether
     /// configuration or global policies are others than then.
     pub async fn started(&self) -> Result<(), Refusal> {
+        self.record_restored().await?;
         let unreadable = refuse("store-unreadable");
         let mut commit = Commit::new();
         let running = read::<bool>(&*self.store, RUNNING).await.map_err(&unreadable)?;
@@ -86,7 +87,11 @@ impl Exchange {
     pub(super) async fn anchor(&self) -> Result<(), Refusal> {
         let Some(folder) = &self.config.anchor.folder else { return Ok(()) };
         let unreadable = refuse("store-unreadable");
-        let Some((checkpoint, note)) = self.log.checkpoint().await.map_err(&unreadable)? else { return Ok(()) };
+        let log = self.log.now().await.map_err(&unreadable)?;
+        let note = log.checkpoint;
+        if note.is_empty() {
+            return Ok(());
+        }
         let last = self.anchors().await?.pop();
         let every = Duration::from_secs(self.config.anchor.every_seconds);
         let now = self.clock.now();
@@ -96,14 +101,13 @@ impl Exchange {
         }
         let anchor = FileAnchor::open(folder).map_err(refuse("anchor-failed"))?;
         let stamp = anchor.stamp(&sha256(note.as_bytes()), now).await.map_err(refuse("anchor-failed"))?;
-        let mut key = ANCHORED.as_bytes().to_vec();
-        key.extend_from_slice(&checkpoint.size.to_be_bytes());
+        let key = [ANCHORED.as_bytes(), &log.epoch.to_be_bytes(), &log.size.to_be_bytes()].concat();
         let mut commit = Commit::new();
         commit.put_blind(key, &Anchored { note, stamp }).map_err(refuse("internal"))?;
         self.commit(commit).await.map(|_| ())
     }
 
-    /// Checkpoints of ours that were stamped, by size.
+    /// Checkpoints of ours that were stamped, by log and size.
     pub async fn anchors(&self) -> Result<Vec<Anchored>, Refusal> {
         let rows = list::<Anchored>(&*self.store, ANCHORED.as_bytes(), None, 100_000)
             .await

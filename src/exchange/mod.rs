@@ -7,6 +7,7 @@
 //!
 //! Owns negotiations, transfers and the outbox. Does not own bytes (`dataplane`, `vault`) or decisions (`agreement`).
 
+mod backup;
 mod catalog;
 mod erase;
 mod events;
@@ -27,6 +28,7 @@ mod plain;
 mod publish;
 mod push;
 mod release;
+mod restore;
 mod revoke;
 mod rows;
 mod timer;
@@ -78,6 +80,7 @@ use crate::{
 };
 
 pub use self::{
+    backup::{Backup, read_backup},
     catalog::{CatalogItem, Discoveries, RemoteOffer},
     erase::Erasure,
     events::Event,
@@ -92,6 +95,7 @@ pub use self::{
     publish::Published,
     push::Pushes,
     refusals::Refusals,
+    restore::{RESTORED, Restorations, Restored, Restorer, WAITING, Waiting},
     rows::{About, Letter, NegotiationRow, TransferRow},
     timer::Timer,
     transfer::{TransferAction, TransferView},
@@ -125,6 +129,8 @@ pub struct Parts {
     pub witnesses: Arc<Witnesses>,
     /// Whether partners know more of it than we do.
     pub behind: Behind,
+    /// Partners that have not said yet what they know of what a restore lost.
+    pub restorations: Arc<Restorations>,
     /// Our root as foreign connectors reach it: the plain listener's, if there is one.
     pub plain_url: String,
     /// Partners, in memory.

@@ -46,6 +46,7 @@ impl Exchange {
         if agreement.ours != Party::Provider || *agreement.peer() != grant.peer || !agreement.one_sided {
             return Err(Refusal::new("agreement-unknown", "the transfer's agreement is not this participant's"));
         }
+        self.restorations.over(&grant.peer)?;
         self.may_decide()?;
         let now = self.clock.now();
         if let Err(refusal) = agreement.in_force(now) {

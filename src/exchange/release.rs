@@ -70,6 +70,7 @@ impl Exchange {
         if agreement.ours != Party::Provider || agreement.peer() != peer {
             return Err(Refusal::new("agreement-unknown", "the transfer's agreement is not this participant's"));
         }
+        self.restorations.over(peer)?;
         self.checked_by(peer).await?;
         self.may_decide()?;
         let now = self.clock.now();

@@ -123,6 +123,7 @@ impl Home {
             log: Log::new(dynamic.clone()),
             witnesses: Arc::default(),
             behind: Behind::default(),
+            restorations: Default::default(),
             store: dynamic,
             committer,
             peers,

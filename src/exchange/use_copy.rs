@@ -103,6 +103,7 @@ impl Exchange {
     async fn use_once(&self, copy: &CopyRow, action: UseAction, request: &UseRequest) -> Result<u64, Refusal> {
         self.may_decide()?;
         let (_, agreement) = self.agreement(&copy.agreement).await?;
+        self.restorations.over(agreement.peer())?;
         if agreement.state == AgreementState::Active && !agreement.status_is_fresh(self.clock.now()) {
             self.refresh_status(&copy.agreement).await?;
         }

@@ -5,6 +5,7 @@
 
 mod clock;
 mod place;
+mod restore;
 
 use std::{
     fs::{self, OpenOptions},
@@ -35,8 +36,8 @@ use crate::{
     error::Refusal,
     exchange::{
         Behind, Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts,
-        Pushes, Refusals, SEEN, Sequence, Slices, Timer, TransferRow, Webhook, WitnessClient, Witnesses,
-        own_statements,
+        Pushes, Refusals, Restorations, Restorer, SEEN, Sequence, Slices, Timer, TransferRow, WAITING, Webhook,
+        WitnessClient, Witnesses, own_statements,
     },
     identity::{
         KeyFileError, Keys, Partner, Peer, Peers, TokenPeer, TokenPeers, authenticate, did_document, verify_chain,
@@ -51,7 +52,10 @@ use crate::{
     vault::{Vault, VaultError},
 };
 
-pub use self::clock::GuardedClock;
+pub use self::{
+    clock::GuardedClock,
+    restore::{Contents, Restoration, restore},
+};
 
 /// The file that tells commands where a running node listens.
 const RUNNING: &str = "running.json";
@@ -197,6 +201,7 @@ impl Node {
         );
         let mailbox = Arc::new(Mailbox::default());
         let witnesses = Arc::new(Witnesses::default());
+        let restorations = Arc::new(Restorations::default());
         let mirrors: Vec<Arc<dyn Mirror>> = vec![
             Arc::new(PeerMirror(peers.clone(), token_peers.clone())),
             offers.clone(),
@@ -205,6 +210,7 @@ impl Node {
             processes.clone(),
             mailbox.clone(),
             witnesses.clone(),
+            restorations.clone(),
         ];
         for (prefix, mirror) in [
             (Peer::PREFIX, 0),
@@ -216,6 +222,7 @@ impl Node {
             (TransferRow::PREFIX, 4),
             (Letter::PREFIX, 5),
             (SEEN, 6),
+            (WAITING, 7),
         ] {
             replay(&*store, prefix, &*mirrors[mirror]).await?;
         }
@@ -261,6 +268,7 @@ impl Node {
             log: Log::new(store.clone()),
             witnesses: witnesses.clone(),
             behind: Behind::default(),
+            restorations: restorations.clone(),
             store,
             committer: committer.clone(),
             peers: peers.clone(),
@@ -323,6 +331,7 @@ impl Node {
         workers.spawn(Outbox::new(exchange.clone()).run(stop_working.clone()));
         workers.spawn(Timer::new(exchange.clone()).run(stop_working.clone()));
         workers.spawn(Archiver::new(exchange.store.clone(), did.clone(), RUN).run(stop_working.clone()));
+        workers.spawn(Restorer::new(exchange.clone()).run(stop_working.clone()));
         workers.spawn(WitnessClient::new(exchange.clone()).run(stop_working.clone()));
         for webhook in &exchange.config.webhooks {
             let webhook = Arc::new(Webhook::new(exchange.clone(), home, webhook)?);

@@ -11,6 +11,7 @@
 //!   GET  agreements/{id}/status         200 with the signed status
 //!   POST receipts                       204: other halves (used, deleted, revoked)
 //!   POST statement                      204: a newer participant statement
+//!   POST restorations                   200: the sender's store was restored; what the receiver holds of its receipts
 //!   POST add-checkpoint                 C2SP tlog-witness: 200 with a cosignature
 //!   GET  log/{epoch}/…                  C2SP tlog-tiles: checkpoint, tile/…; open to anybody
 //! ```
@@ -153,6 +154,50 @@ pub struct Half {
     pub logged: LoggedReceipt,
 }
 
+/// `POST restorations`: the sender's store was restored from a backup, and its receipts go on in a new log. Asks for what
+/// was lost: the receipts of both that the backup doesn't hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorationRequest {
+    /// The first receipt of the sender's new log (`restored`), as number 0 of its own series.
+    pub restored: LoggedReceipt,
+    /// The series tag in its entry (base64url): the receiver can't make it.
+    pub tag: String,
+    /// About which agreement, if not just to say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+}
+
+/// Which receipts under an agreement are missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lost {
+    /// The agreement.
+    pub agreement: AgreementId,
+    /// Of the sender's own, in the log before: from this number on.
+    pub own: u64,
+    /// Of the receiver's, in its newest log: from this number on.
+    pub yours: u64,
+}
+
+/// Answer of `POST restorations`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorationAnswer {
+    /// The newest checkpoint of the sender's log before that the receiver cosigned, as the sender signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<String>,
+    /// The sender's receipts that the receiver holds, in the order of their numbers; at most [`MAX_HALVES`].
+    #[serde(default)]
+    pub own: Vec<Half>,
+    /// The receiver's own, likewise.
+    #[serde(default)]
+    pub mine: Vec<Half>,
+    /// Whether there are more of either.
+    #[serde(default)]
+    pub more: bool,
+}
+
 /// What a witness says to `add-checkpoint` (C2SP `tlog-witness`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Witnessing {
@@ -207,6 +252,11 @@ pub fn statement_path() -> String {
     format!("{PATH}/statement")
 }
 
+/// `POST restorations`, below `<base>`.
+pub fn restorations_path() -> String {
+    format!("{PATH}/restorations")
+}
+
 /// `POST add-checkpoint`, below `<base>`.
 pub fn add_checkpoint_path() -> String {
     format!("{PATH}/add-checkpoint")
@@ -225,7 +275,7 @@ pub fn status_of(refusal: &Refusal) -> u16 {
         "unauthenticated" => 401,
         code if code.starts_with("token-") => 401,
         // the peer tries again
-        "busy" | "stopping" | "source-unavailable" => 503,
+        "busy" | "stopping" | "source-unavailable" | "restore-unfinished" => 503,
         code if code.starts_with("store-") => 503,
         "internal" => 500,
         "body-too-large" => 413,

@@ -83,7 +83,8 @@ impl Archiver {
                 let key = self.store.get(&place).await?.ok_or_else(|| damaged(&place, "missing"))?;
                 let half =
                     read::<PartnerHalf>(&*self.store, &key).await?.value.ok_or_else(|| damaged(&key, "missing"))?;
-                keys.extend(half.number.map(|number| PartnerHalf::number_key(&half.agreement, number)));
+                let numbered = half.number.zip(half.log());
+                keys.extend(numbered.map(|(number, log)| PartnerHalf::number_key(&half.agreement, &log, number)));
                 keys.extend([place, key]);
             }
             self.store.freeze(keys, (HALVES.to_vec(), end.to_be_bytes().to_vec())).await?;

@@ -49,6 +49,12 @@ pub fn origin(did: &Did, epoch: u64) -> String {
     format!("{did}/log/{epoch}")
 }
 
+/// Which of this participant's logs has this origin; `None` for anybody else's.
+pub fn epoch_of(origin: &str, did: &(impl AsRef<str> + ?Sized)) -> Option<u64> {
+    let number = origin.strip_prefix(did.as_ref())?.strip_prefix("/log/")?;
+    number.parse().ok().filter(|epoch: &u64| *epoch > 0 && epoch.to_string() == number)
+}
+
 /// The name by which a participant cosigns: `<did>/witness`.
 pub fn witness_name(did: &Did) -> String {
     format!("{did}/witness")

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::jws::Jws,
     id::{AgreementId, ParticipantId, ReceiptId, Sha256},
-    receipt::{NewReceipt, Row, Version, row_key},
+    receipt::{LogProof, NewReceipt, Row, Version, checkpoint::Checkpoint, row_key},
     store::StoreError,
 };
 
@@ -115,9 +115,15 @@ impl PartnerHalf {
         row_key("h/", &[agreement.as_str()])
     }
 
-    /// Where it lies which receipt has this number in the partner's series under an agreement.
-    pub fn number_key(agreement: &AgreementId, number: u64) -> Vec<u8> {
-        row_key("hn/", &[agreement.as_str(), &number.to_string()])
+    /// Where it lies which receipt has this number in the partner's series under an agreement, in this log of its own.
+    pub fn number_key(agreement: &AgreementId, log: &str, number: u64) -> Vec<u8> {
+        row_key("hn/", &[agreement.as_str(), log, &number.to_string()])
+    }
+
+    /// The log that its proof is of.
+    pub fn log(&self) -> Option<String> {
+        let proof = LogProof::parse(self.proof.as_deref()?).ok()?;
+        Some(Checkpoint::claimed(&proof.checkpoint).ok()?.origin)
     }
 
     fn key(&self) -> Vec<u8> {
@@ -143,7 +149,7 @@ pub struct Placed {
     pub id: ReceiptId,
     /// SHA-256 of its JWS.
     pub sha256: Sha256,
-    /// Its place in the log, from 0.
+    /// Its place among all receipts of ours, from 0: that in the log, until a store is restored.
     pub index: u64,
     /// Its number in its series, from 0.
     pub number: u64,
@@ -175,6 +181,6 @@ pub trait Mirror: Send + Sync {
     /// answered.
     fn applied(&self, key: &[u8], value: Option<&[u8]>);
 
-    /// The series that is shared with this partner grew; its newest receipt is at this place in the log.
+    /// The series that is shared with this partner grew; its newest receipt is at this place.
     fn grew(&self, _partner: &ParticipantId, _index: u64) {}
 }

@@ -20,7 +20,8 @@ use crate::{
         entry,
         merkle::{Frontier, leaf_hash},
         place::{
-            RECEIPTS, counterpart, half_key, index_rows, last_key, node_key, parse_row, payload, receipt_key, row,
+            RECEIPTS, counterpart, half_key, index_rows, last_key, node_key, parse_row, payload, placed, receipt_key,
+            row,
         },
         rows::{damaged, encode, event_key, split},
     },
@@ -37,6 +38,19 @@ pub(super) const HEAD: &[u8] = b"log/head";
 const INDEXED: &[u8] = b"log/indexed";
 /// Receipts before this place are in the archive.
 pub(super) const FROZEN: &[u8] = b"log/frozen";
+
+/// One of our logs: its number, where its receipts lie, its newest checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// From 1; a restored store begins the next.
+    pub epoch: u64,
+    /// The place of its first entry among all receipts of ours.
+    pub first: u64,
+    /// Entries.
+    pub size: u64,
+    /// Its newest checkpoint, signed; empty while there are no entries.
+    pub checkpoint: String,
+}
 
 /// Whose log it is, and what signs its checkpoints.
 pub struct LogSigner {
@@ -64,12 +78,31 @@ pub(super) struct Head {
     #[serde(default)]
     pub halves: u64,
     /// Which log of ours this is: the next begins when a store is restored.
-    #[serde(default = "first")]
+    #[serde(default = "one")]
     pub epoch: u64,
+    /// The place of its first entry: receipts of the logs before it lie before that.
+    #[serde(default)]
+    pub first: u64,
+    /// The logs before it, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Epoch>,
 }
 
-const fn first() -> u64 {
+const fn one() -> u64 {
     1
+}
+
+impl Head {
+    /// The place that the next receipt gets.
+    pub fn end(&self) -> u64 {
+        self.first + self.frontier.size()
+    }
+
+    /// The log as it is now.
+    pub fn epoch(&self) -> Epoch {
+        let (size, checkpoint) = (self.frontier.size(), self.checkpoint.clone());
+        Epoch { epoch: self.epoch, first: self.first, size, checkpoint }
+    }
 }
 
 impl Default for Head {
@@ -81,7 +114,9 @@ impl Default for Head {
             latest: 0,
             events: 0,
             halves: 0,
-            epoch: first(),
+            epoch: one(),
+            first: 0,
+            earlier: Vec::new(),
         }
     }
 }
@@ -176,12 +211,12 @@ async fn load_head(store: &dyn Store, signer: &LogSigner) -> Result<Head, Receip
         if checkpoint.size != size || checkpoint.root != head.frontier.root() {
             return Err(damaged(HEAD, "its checkpoint is of another tree"));
         }
-        if store.get(&receipt_key(size - 1)).await?.is_none() {
-            return Err(damaged(&receipt_key(size - 1), "missing, though the checkpoint covers it"));
+        if store.get(&receipt_key(head.end() - 1)).await?.is_none() {
+            return Err(damaged(&receipt_key(head.end() - 1), "missing, though the checkpoint covers it"));
         }
     }
-    if store.get(&receipt_key(size)).await?.is_some() {
-        return Err(damaged(&receipt_key(size), "no checkpoint covers it"));
+    if store.get(&receipt_key(head.end())).await?.is_some() {
+        return Err(damaged(&receipt_key(head.end()), "no checkpoint covers it"));
     }
     Ok(head)
 }
@@ -291,7 +326,7 @@ impl Writer {
             batch.puts.push((last_key(partner), index.to_be_bytes().to_vec()));
         }
         for (name, count) in &series {
-            batch.puts.push((series_key(name), count.to_be_bytes().to_vec()));
+            batch.puts.push((series_key(head.epoch, name), count.to_be_bytes().to_vec()));
         }
         if head.frontier.size() > self.head.frontier.size() {
             let checkpoint = Checkpoint {
@@ -305,7 +340,7 @@ impl Writer {
             Ok(json) => batch.puts.push((HEAD.to_vec(), json)),
             Err(error) => return refuse_all(accepted, &error.to_string()),
         }
-        batch.derived.push((INDEXED.to_vec(), head.frontier.size().to_be_bytes().to_vec()));
+        batch.derived.push((INDEXED.to_vec(), head.end().to_be_bytes().to_vec()));
         match self.store.commit(batch).await {
             Ok(()) => {
                 self.head = head;
@@ -374,7 +409,7 @@ impl Writer {
         let name = new.series_key.name();
         let number = match series.get(&name).or_else(|| self.series.get(&name)) {
             Some(count) => *count,
-            None => match self.store.get(&series_key(&name)).await? {
+            None => match self.store.get(&series_key(head.epoch, &name)).await? {
                 None => 0,
                 Some(bytes) => u64::from_be_bytes(
                     bytes.try_into().map_err(|_| StoreError::Damaged("s/…".into(), "not a number".into()))?,
@@ -382,11 +417,11 @@ impl Writer {
             },
         };
         series.insert(name, number + 1);
-        let (index, sha256, tag) = (head.frontier.size(), new.jws.sha256(), new.series_key.tag(number));
+        let (epoch, index, sha256, tag) = (head.epoch, head.end(), new.jws.sha256(), new.series_key.tag(number));
         head.frontier.push_with(leaf_hash(&entry(&tag, &sha256)), |node, hash| {
             // what tiles above the lowest hold; the lowest are made of entries
             if node.level.is_multiple_of(8) {
-                batch.puts.push((node_key(node.level / 8, node.index), hash.0.to_vec()));
+                batch.puts.push((node_key(epoch, node.level / 8, node.index), hash.0.to_vec()));
             }
         });
         head.latest = head.latest.max(new.receipt.time.millis());
@@ -398,7 +433,7 @@ impl Writer {
     /// Makes the index rows of what is not in the archive.
     async fn catch_up(&mut self) -> Result<(), ReceiptError> {
         let mut index = number(&*self.store, FROZEN).await?;
-        while index < self.head.frontier.size() {
+        while index < self.head.end() {
             let mut derived = Vec::new();
             let after = index.checked_sub(1).map(receipt_key);
             for (key, row) in self.store.scan(RECEIPTS, after.as_deref(), 1024).await? {
@@ -452,8 +487,9 @@ pub(super) async fn number(store: &dyn Store, key: &[u8]) -> Result<u64, Receipt
     }
 }
 
-fn series_key(name: &[u8; 32]) -> Vec<u8> {
-    let mut key = b"s/".to_vec();
+/// Series are numbered from 0 in each of our logs.
+pub(super) fn series_key(epoch: u64, name: &[u8; 32]) -> Vec<u8> {
+    let mut key = placed(b"s/", epoch);
     key.extend_from_slice(name);
     key
 }

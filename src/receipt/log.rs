@@ -7,7 +7,7 @@ use crate::{
     receipt::{
         ENTRY, LogProof, ReceiptError,
         checkpoint::Checkpoint,
-        committer::{HEAD, Head, load},
+        committer::{Epoch, HEAD, load},
         entry,
         merkle::{Frontier, Node, leaf_hash, node_hash},
         place::{RECEIPTS, node_key, nodes_key, parse_entry, receipt_key},
@@ -18,19 +18,37 @@ use crate::{
     store::Store,
 };
 
-/// The log's public side. A proof reads as many tiles as the tree is high: one for each factor of 256. Cheap to clone.
+/// The public side of one of our logs. A proof reads as many tiles as the tree is high: one for each factor of 256. Cheap
+/// to clone.
 #[derive(Clone)]
-pub struct Log(Arc<dyn Store>);
+pub struct Log {
+    store: Arc<dyn Store>,
+    /// `None`: the newest, whichever that is.
+    epoch: Option<u64>,
+}
 
 impl Log {
-    /// Over this store.
+    /// The newest log of this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self(store)
+        Self { store, epoch: None }
+    }
+
+    /// Another log of the same store: restored stores have several. `None` if there is no such.
+    pub async fn of_epoch(&self, epoch: u64) -> Result<Option<Self>, ReceiptError> {
+        let known = self.epochs().await?.iter().any(|known| known.epoch == epoch);
+        Ok(known.then(|| Self { store: self.store.clone(), epoch: Some(epoch) }))
+    }
+
+    /// All logs of the store, oldest first.
+    pub async fn epochs(&self) -> Result<Vec<Epoch>, ReceiptError> {
+        let head = load(&*self.store).await?;
+        let newest = head.epoch();
+        Ok(head.earlier.into_iter().chain([newest]).collect())
     }
 
     /// The newest checkpoint and its signed note; `None` before the first receipt.
     pub async fn checkpoint(&self) -> Result<Option<(Checkpoint, String)>, ReceiptError> {
-        let note = self.head().await?.checkpoint;
+        let note = self.now().await?.checkpoint;
         if note.is_empty() {
             return Ok(None);
         }
@@ -40,12 +58,12 @@ impl Log {
 
     /// Which of our logs it is.
     pub async fn epoch(&self) -> Result<u64, ReceiptError> {
-        Ok(self.head().await?.epoch)
+        Ok(self.now().await?.epoch)
     }
 
     /// A tile's or bundle's bytes; `None` if the log doesn't have it (yet).
     pub async fn tile(&self, tile: Tile) -> Result<Option<Vec<u8>>, ReceiptError> {
-        if !tile.exists_in(self.head().await?.frontier.size()) {
+        if !tile.exists_in(self.now().await?.size) {
             return Ok(None);
         }
         let start = tile.index * WIDTH;
@@ -57,8 +75,9 @@ impl Log {
 
     /// Entries from a place on, as many as were asked for.
     pub async fn entries(&self, start: u64, count: usize) -> Result<Vec<[u8; ENTRY]>, ReceiptError> {
+        let start = self.now().await?.first + start;
         let after = start.checked_sub(1).map(receipt_key);
-        let rows = self.0.scan(RECEIPTS, after.as_deref(), count).await?;
+        let rows = self.store.scan(RECEIPTS, after.as_deref(), count).await?;
         let mut entries = Vec::with_capacity(count);
         for (expected, (key, row)) in (start..).zip(&rows) {
             if *key != receipt_key(expected) {
@@ -89,11 +108,14 @@ impl Log {
         }
     }
 
-    /// The proof of one entry under the newest checkpoint.
-    pub async fn prove(&self, index: u64) -> Result<Option<LogProof>, ReceiptError> {
-        let Some((checkpoint, note)) = self.checkpoint().await? else { return Ok(None) };
-        let path = self.prove_inclusion(index, checkpoint.size).await?;
-        Ok(path.map(|path| LogProof { index, path, checkpoint: note }))
+    /// The proof of the receipt at this place, under the newest checkpoint of whichever log it is in.
+    pub async fn prove(&self, place: u64) -> Result<Option<LogProof>, ReceiptError> {
+        let epochs = self.epochs().await?;
+        let Some(epoch) = epochs.into_iter().rfind(|epoch| epoch.first <= place) else { return Ok(None) };
+        let log = Self { store: self.store.clone(), epoch: Some(epoch.epoch) };
+        let (index, checkpoint) = (place - epoch.first, epoch.checkpoint);
+        let path = log.prove_inclusion(index, epoch.size).await?;
+        Ok(path.map(|path| LogProof { index, path, checkpoint }))
     }
 
     /// The root of the first `size` entries.
@@ -140,23 +162,32 @@ impl Log {
         if level == 0 {
             return Ok(self.entries(start, width).await?.iter().map(|entry| leaf_hash(entry)).collect());
         }
-        let after = start.checked_sub(1).map(|before| node_key(level, before));
-        let rows = self.0.scan(&nodes_key(level), after.as_deref(), width).await?;
+        let epoch = self.epoch().await?;
+        let after = start.checked_sub(1).map(|before| node_key(epoch, level, before));
+        let rows = self.store.scan(&nodes_key(epoch, level), after.as_deref(), width).await?;
         let mut hashes = Vec::with_capacity(width);
         for (expected, (key, row)) in (start..).zip(&rows) {
-            if *key != node_key(level, expected) {
+            if *key != node_key(epoch, level, expected) {
                 break;
             }
             hashes.push(Sha256(row.as_slice().try_into().map_err(|_| damaged(key, "not a hash"))?));
         }
         if hashes.len() < width {
-            return Err(damaged(&node_key(level, start + hashes.len() as u64), "missing"));
+            return Err(damaged(&node_key(epoch, level, start + hashes.len() as u64), "missing"));
         }
         Ok(hashes)
     }
 
-    async fn head(&self) -> Result<Head, ReceiptError> {
-        load(&*self.0).await
+    /// The log as it is now.
+    pub async fn now(&self) -> Result<Epoch, ReceiptError> {
+        let head = load(&*self.store).await?;
+        match self.epoch {
+            Some(epoch) if epoch != head.epoch => {
+                let earlier = head.earlier.into_iter().find(|earlier| earlier.epoch == epoch);
+                earlier.ok_or_else(|| damaged(HEAD, format!("log {epoch} is missing")))
+            }
+            _ => Ok(head.epoch()),
+        }
     }
 }
 

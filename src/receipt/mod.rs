@@ -29,6 +29,7 @@ mod log_proof;
 mod object;
 mod place;
 mod reader;
+mod restore;
 mod rows;
 mod series;
 
@@ -36,12 +37,13 @@ pub use self::{
     anchor::{Anchor, FileAnchor, Stamp},
     archive::{Archiver, RUN},
     commit::{Commit, CommitError, Committed, Mirror, PartnerHalf, Placed},
-    committer::{Committer, LogSigner},
+    committer::{Committer, Epoch, LogSigner},
     log::Log,
     log_proof::{LogProof, LogProofError},
     object::{DecisionRecord, Kind, NewReceipt, Payload, PeerCheckpoint, Receipt, ReceiptError, Segment, verify},
     place::content_key,
     reader::{Filter, Receipts, Stored},
+    restore::{begin_epoch, verify_log},
     rows::{EVENTS, Row, Version, event_key, list, read, replay, row_key},
     series::{ENTRY, SeriesKey, entry},
 };

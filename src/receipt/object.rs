@@ -194,6 +194,9 @@ pub struct Receipt {
     /// The partner's newest checkpoint that the signer knew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_checkpoint: Option<PeerCheckpoint>,
+    /// The log before this one, in which the signer's receipts were until its store was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior_log: Option<PeerCheckpoint>,
 }
 
 /// A decision as a receipt tells it.
@@ -246,10 +249,22 @@ pub struct Segment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PeerCheckpoint {
+    /// Which of its owner's logs.
+    #[serde(default = "first_epoch", skip_serializing_if = "is_first_epoch")]
+    pub epoch: u64,
     /// Entries.
     pub size: u64,
     /// Tree root.
     pub root: Sha256,
+}
+
+const fn first_epoch() -> u64 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_first_epoch(epoch: &u64) -> bool {
+    *epoch == 1
 }
 
 impl Receipt {
@@ -280,6 +295,7 @@ impl Receipt {
             counted: None,
             authentication: None,
             peer_checkpoint: None,
+            prior_log: None,
         }
     }
 }

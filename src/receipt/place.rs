@@ -1,8 +1,8 @@
 //! Where receipts lie: their rows, the tree's rows, and the index rows that are derived from them.
 //!
 //! ```text
-//!   r/<place>                    number in the series ‖ tag ‖ SHA-256(JWS) ‖ the parts of the JWS
-//!   tn/<level><index>            root of a complete subtree of 256^level entries
+//!   r/<place>                    in the order of commits, through all of our logs: number in the series ‖ tag ‖ SHA-256(JWS) ‖ the parts of the JWS
+//!   tn/<epoch><level><index>     root of a complete subtree of 256^level entries of this log
 //!   rw/<partner>                 place of the newest receipt in a series that is shared with it
 //!   rs/<SHA-256>, ri/<id>        place
 //!   hq/<number>                  key of the partners' half that came as so manieth
@@ -83,14 +83,14 @@ pub(super) fn payload(key: &[u8], jws: &Jws) -> Result<Receipt, ReceiptError> {
     serde_json::from_slice(&bytes).map_err(|error| damaged(key, error.to_string()))
 }
 
-/// Where the roots of complete subtrees of 256^level entries lie.
-pub(super) fn nodes_key(level: u8) -> Vec<u8> {
-    [NODES, &[level]].concat()
+/// Where the roots of complete subtrees of 256^level entries of a log lie.
+pub(super) fn nodes_key(epoch: u64, level: u8) -> Vec<u8> {
+    placed_after(&placed(NODES, epoch), &[level])
 }
 
 /// Where the root of a complete subtree of 256^level entries lies.
-pub(super) fn node_key(level: u8, index: u64) -> Vec<u8> {
-    placed(&nodes_key(level), index)
+pub(super) fn node_key(epoch: u64, level: u8, index: u64) -> Vec<u8> {
+    placed(&nodes_key(epoch, level), index)
 }
 
 /// Where the place of the newest receipt in a partner's series lies.

@@ -6,8 +6,8 @@ use crate::{
     crypto::jws::Jws,
     id::{AgreementId, Did, ParticipantId, ReceiptId, Sha256},
     receipt::{
-        Kind, PartnerHalf, Receipt, ReceiptError,
-        committer::{Head, indexed, load},
+        Kind, PartnerHalf, Receipt, ReceiptError, SeriesKey,
+        committer::{Head, indexed, load, number, series_key},
         entry, list,
         place::{
             Brief, RECEIPTS, by_agreement, by_hash_key, by_id_key, by_kind, by_partner, by_verdict, last_key,
@@ -26,7 +26,7 @@ pub struct Receipts(Arc<dyn Store>, Did);
 /// A receipt and its place.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// Its place in the log.
+    /// Its place among all receipts of ours: that in the log, until a store is restored.
     pub index: u64,
     /// Its number in its series.
     pub number: u64,
@@ -113,16 +113,21 @@ impl Receipts {
         Self(store, us)
     }
 
-    /// The place of the newest receipt in a series that is shared with this partner.
+    /// The place of the newest receipt in a series that is shared with this partner, whichever log it is in.
     pub async fn last_with(&self, partner: &ParticipantId) -> Result<Option<u64>, ReceiptError> {
         let key = last_key(partner);
         let place = self.0.get(&key).await?;
         place.map(|place| place.try_into().map(u64::from_be_bytes).map_err(|_| damaged(&key, "no place"))).transpose()
     }
 
-    /// Receipts in the log.
+    /// How many receipts there are.
     pub async fn size(&self) -> Result<u64, ReceiptError> {
-        Ok(self.head().await?.frontier.size())
+        Ok(self.head().await?.end())
+    }
+
+    /// How many receipts of a series there are in one of our logs.
+    pub async fn series_length(&self, epoch: u64, series: &SeriesKey) -> Result<u64, ReceiptError> {
+        number(&*self.0, &series_key(epoch, &series.name())).await
     }
 
     /// The newest checkpoint; `None` before the first receipt.

@@ -194,6 +194,9 @@ impl Store for Faulty {
     async fn merge(&self, stop: CancellationToken) -> Result<bool, StoreError> {
         self.inner.merge(stop).await
     }
+    async fn backup(&self, folder: &std::path::Path) -> Result<(), StoreError> {
+        self.inner.backup(folder).await
+    }
 }
 
 #[derive(Default)]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -79,5 +80,9 @@ impl Store for MemoryStore {
 
     async fn merge(&self, _: CancellationToken) -> Result<bool, StoreError> {
         Ok(false)
+    }
+
+    async fn backup(&self, _: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Failed("a store in memory is not backed up".into()))
     }
 }

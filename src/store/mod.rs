@@ -12,6 +12,8 @@ mod objects;
 mod sled;
 mod tables;
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +100,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes one large table of many small ones; says whether there were enough. Gives up when it is told to stop.
     async fn merge(&self, stop: CancellationToken) -> Result<bool, StoreError>;
+
+    /// Writes all of it, as it is between two commits, into this folder, which is empty. Commits wait for a part of the
+    /// time; what is committed after the call began may be in the backup or not. Durable when it returns.
+    async fn backup(&self, folder: &Path) -> Result<(), StoreError>;
 }
 
 /// Refuses keys that no store takes.

@@ -159,6 +159,21 @@ impl Vault {
         Ok(total)
     }
 
+    /// Destroys the keys of all copies but these.
+    pub fn destroy_but(&self, known: &[CopyId]) -> Result<(), VaultError> {
+        let file_error = |error| VaultError::File { path: self.folder.clone(), error };
+        let known: Vec<PathBuf> = known.iter().map(|copy| self.folder(copy)).collect();
+        for entry in fs::read_dir(&self.folder).map_err(file_error)? {
+            let folder = entry.map_err(file_error)?.path();
+            if folder.is_dir() && !known.contains(&folder) {
+                destroy_file(&folder.join(KEY))?;
+                destroy_file(&folder.join(ONE_TIME))?;
+                sync_folder(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Destroys the keys of a copy: overwritten, synced, removed. Without them the bodies are noise.
     pub fn destroy(&self, copy: &CopyId) -> Result<(), VaultError> {
         let folder = self.folder(copy);

@@ -60,6 +60,15 @@ impl House {
         }
     }
 
+    /// Keeps the partners' port that the system picked: who restarts is found where it was.
+    pub fn settle(&self) {
+        let running: Value = serde_json::from_slice(&fs::read(self.home.join("running.json")).unwrap()).unwrap();
+        let toml = fs::read_to_string(self.home.join("counterseal.toml")).unwrap();
+        let settled = toml.replace("partner = \"127.0.0.1:0\"", &format!("partner = {}", running["partner"]));
+        assert_ne!(settled, toml);
+        fs::write(self.home.join("counterseal.toml"), settled).unwrap();
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.join("serve.log")).unwrap_or_default()
     }
@@ -90,7 +99,8 @@ impl House {
     /// Runs a command that must succeed; its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+        let said = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+        assert!(output.status.success(), "{args:?}: {}\n{}", said.join("\n"), self.log());
         String::from_utf8(output.stdout).unwrap()
     }
 

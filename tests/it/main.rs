@@ -15,6 +15,7 @@ mod locks;
 mod outbox;
 mod people;
 mod refusals;
+mod restore;
 mod streams;
 mod threats;
 mod witness;

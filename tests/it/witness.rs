@@ -56,7 +56,7 @@ async fn each_party_cosigns_what_the_other_wrote_about_it() {
     })
     .await;
     for (of, witness) in [(&provider, &consumer), (&consumer, &provider)] {
-        for cosigned in of.node.exchange.cosignatures(0, 100).await.unwrap() {
+        for cosigned in of.node.exchange.cosignatures(1, 0, 100).await.unwrap() {
             let (log, key) = (format!("{}/log/1", of.did()), of.node.exchange.keys.log.public());
             let checkpoint = Checkpoint::verify(&cosigned.note, &log, &key).unwrap();
             assert_eq!(checkpoint.size, cosigned.size);
@@ -145,7 +145,7 @@ async fn a_burst_is_one_checkpoint_a_second_and_one_after_the_last() {
         consumer.fetch(FetchRequest { another: true, ..wanted(&agreement) }).await.unwrap();
     }
     until("the last is cosigned", async || all_cosigned(&provider, &consumer).await).await;
-    let cosignatures = provider.node.exchange.cosignatures(0, 1000).await.unwrap();
+    let cosignatures = provider.node.exchange.cosignatures(1, 0, 1000).await.unwrap();
     // however long it took here: not more than one a second, and the first at once
     assert!(
         cosignatures.len() as u64 <= begun.elapsed().as_secs() + 2,
@@ -157,7 +157,7 @@ async fn a_burst_is_one_checkpoint_a_second_and_one_after_the_last() {
     assert!(cosignatures.len() < releases, "{} for {releases} releases", cosignatures.len());
     // nothing new, nothing sent
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(provider.node.exchange.cosignatures(0, 1000).await.unwrap().len(), cosignatures.len());
+    assert_eq!(provider.node.exchange.cosignatures(1, 0, 1000).await.unwrap().len(), cosignatures.len());
 }
 
 /// Submits a checkpoint of the provider's log to the consumer, as the provider.

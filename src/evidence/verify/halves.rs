@@ -12,7 +12,7 @@ use crate::{
     id::{AgreementId, Did, Sha256},
     receipt::{
         LogProof, PartnerHalf, Receipt,
-        checkpoint::{Checkpoint, origin},
+        checkpoint::{Checkpoint, epoch_of, origin},
         entry,
     },
 };
@@ -27,7 +27,7 @@ pub(super) fn check(
 ) -> Vec<Held> {
     let mut halves: Vec<Held> = Vec::new();
     let mut roots: HashMap<(String, u64), Sha256> = HashMap::new();
-    let mut numbers: HashMap<(AgreementId, u64), Sha256> = HashMap::new();
+    let mut numbers: HashMap<(AgreementId, String, u64), Sha256> = HashMap::new();
     for half in &bundle.halves {
         let place = format!("half {} of agreement {}", half.kind, half.agreement);
         let Some(agreement) = agreements.get(&half.agreement) else {
@@ -69,7 +69,8 @@ pub(super) fn check(
         match placed(half, &receipt, secret, &signer, keys) {
             Err(problem) => findings.wrong("half-unproven", place, problem),
             Ok((number, checkpoint)) => {
-                let known = numbers.entry((half.agreement.clone(), number)).or_insert_with(|| half.jws.sha256());
+                let place_in_series = (half.agreement.clone(), checkpoint.origin.clone(), number);
+                let known = numbers.entry(place_in_series).or_insert_with(|| half.jws.sha256());
                 if *known != half.jws.sha256() {
                     findings.wrong(
                         "number-reused",
@@ -112,7 +113,7 @@ fn placed(
     let party = keys.parties.get(signer).ok_or("its signer's statements are not in the export")?;
     let proof = LogProof::parse(proof).map_err(|error| error.to_string())?;
     let claimed = Checkpoint::claimed(&proof.checkpoint).map_err(|error| error.to_string())?;
-    let epoch = claimed.origin.strip_prefix(&format!("{signer}/log/")).and_then(|epoch| epoch.parse().ok());
+    let epoch = epoch_of(&claimed.origin, signer);
     let log = origin(signer, epoch.ok_or_else(|| format!("`{}` is not a log of `{signer}`", claimed.origin))?);
     let tag = secret.key_of(&signer.clone().into()).tag(number);
     let checkpoint = proof

@@ -84,6 +84,7 @@ pub(super) fn check(context: &Context<'_>, findings: &mut Findings) -> (Vec<Held
             checkpoint: None,
         });
     }
+    continued(context, &held, findings);
     outdated(context, &held, &signers, findings);
     bracketed(context, &held, findings);
     order(&held, findings);
@@ -149,6 +150,22 @@ fn parties(context: &Context<'_>, receipt: &Receipt, place: &str, findings: &mut
     }
     if !may_sign(receipt.kind, &context.bundle.about.exporter, agreement) {
         findings.wrong("party-wrong", place, format!("`{}` is not this party's to sign", receipt.kind.as_str()));
+    }
+}
+
+/// A later log begins with the receipt that says which was before it.
+fn continued(context: &Context<'_>, held: &[Held], findings: &mut Findings) {
+    let epoch = context.bundle.about.epoch;
+    let first = held.iter().find(|held| held.index == Some(0));
+    let says = first.and_then(|first| Some((first.receipt.kind, first.receipt.prior_log.as_ref()?.epoch)));
+    match says {
+        Some((Kind::Restored, before)) if before < epoch => {}
+        None if epoch == 1 => {}
+        _ => findings.wrong(
+            "restore-unsaid",
+            format!("log {epoch}"),
+            "its first receipt does not say that it goes on from a log before it, as that of every later log must",
+        ),
     }
 }
 

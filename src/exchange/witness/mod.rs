@@ -28,8 +28,8 @@ use crate::{
     identity::Peer,
     protocol::{self, Ask, extension::add_checkpoint_path, outgoing},
     receipt::{
-        Commit, Mirror, PeerCheckpoint, Row,
-        checkpoint::{Checkpoint, witness_name},
+        Commit, Epoch, Mirror, PeerCheckpoint, Row,
+        checkpoint::{Checkpoint, epoch_of, witness_name},
         list, read, row_key,
         tile::Tile,
         witness::{Seen, Submission},
@@ -46,6 +46,8 @@ pub const SEEN: &str = "ws/";
 const COSIGNED: &str = "wc/";
 /// Longest answer of a witness.
 const MAX_ANSWER: usize = 16 << 10;
+/// What a witness answers that follows a later log.
+pub(in crate::exchange) const GONE: u16 = 410;
 
 /// What partners are owed, and what is known of their logs; follows the store.
 #[derive(Default)]
@@ -54,8 +56,8 @@ pub struct Witnesses {
     owed: Mutex<HashMap<ParticipantId, u64>>,
     /// Partners who have not seen our log since we started: an old copy of it would be found out by them.
     unchecked: Mutex<HashSet<ParticipantId>>,
-    /// By the log's origin, its newest checkpoint.
-    seen: Mutex<HashMap<String, PeerCheckpoint>>,
+    /// By the log's origin, the newest checkpoint of it that we cosigned.
+    seen: Mutex<HashMap<String, (u64, Sha256)>>,
     wake: Notify,
 }
 
@@ -64,7 +66,7 @@ impl Mirror for Witnesses {
         if key.starts_with(SEEN.as_bytes())
             && let Some(seen) = value.and_then(|json| serde_json::from_slice::<Seen>(json).ok())
         {
-            locked(&self.seen).insert(seen.origin, PeerCheckpoint { size: seen.size, root: seen.root });
+            locked(&self.seen).insert(seen.origin, (seen.size, seen.root));
         }
     }
 
@@ -77,18 +79,26 @@ impl Mirror for Witnesses {
 impl Witnesses {
     /// The newest checkpoint of a partner's log that we cosigned.
     pub fn newest(&self, did: &(impl AsRef<str> + ?Sized)) -> Option<PeerCheckpoint> {
-        let prefix = format!("{}/log/", did.as_ref());
         let seen = locked(&self.seen);
-        let of_epochs = seen
-            .iter()
-            .filter_map(|(origin, checkpoint)| Some((origin.strip_prefix(&prefix)?.parse::<u64>().ok()?, checkpoint)));
-        of_epochs.max_by_key(|(epoch, _)| *epoch).map(|(_, checkpoint)| checkpoint.clone())
+        let theirs = seen.iter().filter_map(|(origin, checkpoint)| Some((epoch_of(origin, did)?, checkpoint)));
+        let newest = theirs.max_by_key(|(epoch, _)| *epoch);
+        newest.map(|(epoch, (size, root))| PeerCheckpoint { epoch, size: *size, root: *root })
     }
 
-    fn covered(&self, partner: &ParticipantId, size: u64) {
+    /// The log of a partner's that is followed: the newest that it began, its first until then.
+    pub fn followed(&self, did: &(impl AsRef<str> + ?Sized)) -> u64 {
+        self.newest(did).map_or(1, |newest| newest.epoch)
+    }
+
+    fn seen_of(&self, origin: &str) -> Option<(u64, Sha256)> {
+        locked(&self.seen).get(origin).copied()
+    }
+
+    /// All receipts before this place are cosigned by a partner.
+    fn covered(&self, partner: &ParticipantId, end: u64) {
         locked(&self.unchecked).remove(partner);
         let mut owed = locked(&self.owed);
-        if owed.get(partner).is_some_and(|index| *index < size) {
+        if owed.get(partner).is_some_and(|index| *index < end) {
             owed.remove(partner);
         }
     }
@@ -133,7 +143,7 @@ impl WitnessClient {
             let mut pause = Duration::from_secs(30);
             let owed: Vec<ParticipantId> = locked(&self.exchange.witnesses.owed).keys().cloned().collect();
             for partner in owed {
-                if flying.contains(&partner) {
+                if flying.contains(&partner) || self.exchange.restorations.over(&partner).is_err() {
                     continue;
                 }
                 let next = locked(&self.pace).get(&partner).map_or(now, |(_, next)| *next);
@@ -191,6 +201,7 @@ impl Exchange {
                 locked(&self.witnesses.owed).entry(partner).or_insert(last);
             }
         }
+        self.witnesses.wake.notify_one();
         Ok(())
     }
 
@@ -207,7 +218,13 @@ impl Exchange {
     /// Has our newest checkpoint cosigned by this partner.
     async fn submit(&self, partner: &ParticipantId) -> Result<(), Refusal> {
         let unreadable = refuse("store-unreadable");
-        let Some((checkpoint, note)) = self.log.checkpoint().await.map_err(&unreadable)? else { return Ok(()) };
+        let log = self.log.now().await.map_err(&unreadable)?;
+        if log.size == 0 {
+            return Ok(());
+        }
+        let checkpoint = Checkpoint::claimed(&log.checkpoint).map_err(refuse("store-unreadable"))?;
+        // after a restore a partner has to know our new log before it can cosign it
+        self.restorations.over(partner)?;
         let peer = match self.peer(partner) {
             Ok(peer) => peer,
             // whoever is no peer any more is owed nothing
@@ -216,7 +233,7 @@ impl Exchange {
                 return Ok(());
             }
         };
-        let row = read::<u64>(&*self.store, &cosigned_size(partner)).await.map_err(&unreadable)?;
+        let row = read::<u64>(&*self.store, &cosigned_size(log.epoch, partner)).await.map_err(&unreadable)?;
         let mut old = row.value.unwrap_or(0);
         let mut asked_again = false;
         loop {
@@ -230,9 +247,17 @@ impl Exchange {
                 self.behind.set(&sentence);
                 return Err(Refusal::new("log-behind", sentence));
             };
-            let submission = Submission { old, proof, note: note.clone() };
+            let submission = Submission { old, proof, note: log.checkpoint.clone() };
             match self.ask_witness(&peer, &submission).await? {
-                (200, body) => return self.keep_cosignature(&peer, row, &checkpoint, &note, &body).await,
+                (200, body) => return self.keep_cosignature(&peer, row, &log, &checkpoint, &body).await,
+                (GONE, _) => {
+                    let sentence = format!(
+                        "`{partner}` follows a later log of ours than {}: this home was restored elsewhere, and that is the                          connector now",
+                        checkpoint.origin
+                    );
+                    self.behind.set(&sentence);
+                    return Err(Refusal::new("log-behind", sentence));
+                }
                 (409, body) => {
                     let known = body.trim_end().parse::<u64>().ok().filter(|known| *known != old && !asked_again);
                     // it knows another size than we thought: the cosignature was lost on its way, or a late one came first
@@ -272,8 +297,8 @@ impl Exchange {
         &self,
         peer: &Peer,
         row: Row<u64>,
+        log: &Epoch,
         checkpoint: &Checkpoint,
-        note: &str,
         body: &str,
     ) -> Result<(), Refusal> {
         let partner: ParticipantId = peer.did.clone().into();
@@ -285,33 +310,40 @@ impl Exchange {
         let cosigned = Cosigned {
             witness: peer.did.clone(),
             size: checkpoint.size,
-            note: note.to_owned(),
+            note: log.checkpoint.clone(),
             line: format!("{}\n", line.unwrap_or_default()),
             at,
         };
         let mut commit = Commit::new();
-        commit.put_blind(cosigned_key(&cosigned), &cosigned).map_err(refuse("internal"))?;
+        commit.put_blind(cosigned_key(log.epoch, &cosigned), &cosigned).map_err(refuse("internal"))?;
         commit.put(&row, &checkpoint.size).map_err(refuse("internal"))?;
         self.commit(commit).await?;
-        self.witnesses.covered(&partner, checkpoint.size);
+        self.witnesses.covered(&partner, log.first + log.size);
         Ok(())
     }
 
-    /// Cosignatures of our checkpoints, by size, from this size on; a page of them.
-    pub async fn cosignatures(&self, from: u64, limit: usize) -> Result<Vec<Cosigned>, Refusal> {
-        let mut start = COSIGNED.as_bytes().to_vec();
+    /// Cosignatures of checkpoints of this log of ours, by size, from this size on; a page of them.
+    pub async fn cosignatures(&self, epoch: u64, from: u64, limit: usize) -> Result<Vec<Cosigned>, Refusal> {
+        let prefix = cosigned_in(epoch);
+        let mut start = prefix.clone();
         start.extend_from_slice(&from.to_be_bytes());
-        let rows = list::<Cosigned>(&*self.store, COSIGNED.as_bytes(), Some(&start), limit)
-            .await
-            .map_err(refuse("store-unreadable"))?;
+        let rows =
+            list::<Cosigned>(&*self.store, &prefix, Some(&start), limit).await.map_err(refuse("store-unreadable"))?;
         Ok(rows.into_iter().filter_map(|row| row.value).collect())
+    }
+
+    /// What we saw of a partner's log.
+    pub(super) async fn seen_log(&self, origin: &str) -> Result<Option<Seen>, Refusal> {
+        let row = read::<Seen>(&*self.store, &seen_key(origin)).await.map_err(refuse("store-unreadable"))?;
+        Ok(row.value)
     }
 
     /// How many entries of our log each Counterseal peer has cosigned.
     pub async fn witnessed(&self) -> Result<Vec<(Did, u64)>, Refusal> {
+        let epoch = self.log.epoch().await.map_err(refuse("store-unreadable"))?;
         let mut witnessed = Vec::new();
         for peer in self.peers.all() {
-            let row = read::<u64>(&*self.store, &cosigned_size(&peer.did.clone().into()))
+            let row = read::<u64>(&*self.store, &cosigned_size(epoch, &peer.did.clone().into()))
                 .await
                 .map_err(refuse("store-unreadable"))?;
             witnessed.push((peer.did.clone(), row.value.unwrap_or(0)));
@@ -324,20 +356,19 @@ impl Exchange {
     pub(super) async fn own_log_file(&self, epoch: u64, path: &str) -> Result<Vec<u8>, Refusal> {
         let unknown = || Refusal::new("tile-unknown", "the log has no such file");
         let unreadable = refuse("store-unreadable");
-        if self.log.epoch().await.map_err(&unreadable)? != epoch {
-            return Err(unknown());
-        }
+        let log = self.log.of_epoch(epoch).await.map_err(&unreadable)?.ok_or_else(unknown)?;
         if path == "checkpoint" {
-            let (checkpoint, mut note) = self.log.checkpoint().await.map_err(&unreadable)?.ok_or_else(unknown)?;
-            for cosigned in self.cosignatures(checkpoint.size, 100).await? {
-                if cosigned.size == checkpoint.size && cosigned.note == note[..cosigned.note.len().min(note.len())] {
+            let (checkpoint, mut note) = log.checkpoint().await.map_err(&unreadable)?.ok_or_else(unknown)?;
+            let signed = note.len();
+            for cosigned in self.cosignatures(epoch, checkpoint.size, 100).await? {
+                if cosigned.size == checkpoint.size && cosigned.note == note[..signed] {
                     note.push_str(&cosigned.line);
                 }
             }
             return Ok(note.into_bytes());
         }
         let tile = Tile::parse(path).ok_or_else(unknown)?;
-        self.log.tile(tile).await.map_err(&unreadable)?.ok_or_else(unknown)
+        log.tile(tile).await.map_err(&unreadable)?.ok_or_else(unknown)
     }
 }
 
@@ -360,18 +391,23 @@ impl Behind {
     }
 }
 
-fn seen_key(origin: &str) -> Vec<u8> {
+/// Where it lies what we saw of a log.
+pub(in crate::exchange) fn seen_key(origin: &str) -> Vec<u8> {
     row_key(SEEN, &[origin])
 }
 
-/// Where the size that a partner cosigned last lies.
-fn cosigned_size(partner: &ParticipantId) -> Vec<u8> {
-    row_key("wo/", &[partner.as_str()])
+/// Where the size lies that a partner cosigned last, of this log.
+fn cosigned_size(epoch: u64, partner: &ParticipantId) -> Vec<u8> {
+    row_key("wo/", &[&epoch.to_string(), partner.as_str()])
 }
 
-/// By size, then by witness.
-fn cosigned_key(cosigned: &Cosigned) -> Vec<u8> {
-    let mut key = COSIGNED.as_bytes().to_vec();
+fn cosigned_in(epoch: u64) -> Vec<u8> {
+    [COSIGNED.as_bytes(), &epoch.to_be_bytes()].concat()
+}
+
+/// By log, by size, then by witness.
+fn cosigned_key(epoch: u64, cosigned: &Cosigned) -> Vec<u8> {
+    let mut key = cosigned_in(epoch);
     key.extend_from_slice(&cosigned.size.to_be_bytes());
     key.extend_from_slice(Sha256::as_bytes(&sha256(cosigned.witness.as_str().as_bytes())));
     key

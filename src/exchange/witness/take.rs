@@ -3,26 +3,19 @@
 use crate::{
     error::Refusal,
     exchange::{Exchange, refuse, retry},
-    id::Did,
     identity::Peer,
     protocol::extension::Witnessing,
     receipt::{
         Commit,
-        checkpoint::{Checkpoint, origin, witness_name},
+        checkpoint::{Checkpoint, epoch_of, witness_name},
         read,
         witness::{Judgement, Seen, Submission, judge},
     },
 };
 
-use super::{Evidence, locked, seen_key};
+use super::{Evidence, GONE, seen_key};
 
 impl Exchange {
-    /// Whether this is the origin of a log of this participant's that we follow: the one that we know, or its first.
-    pub(in crate::exchange) fn is_log_of(&self, log: &str, did: &Did) -> bool {
-        let known = locked(&self.witnesses.seen).keys().any(|origin| origin == log);
-        known && log.starts_with(&format!("{did}/log/")) || log == origin(did, 1)
-    }
-
     /// `add-checkpoint`: judged by what we saw, cosigned if it goes on from there.
     pub(in crate::exchange) async fn take_checkpoint(&self, peer: &Peer, body: &str) -> Result<Witnessing, Refusal> {
         let refused = |status, why: &str| Ok(Witnessing::Refused(status, why.to_owned()));
@@ -34,8 +27,11 @@ impl Exchange {
             Ok(claimed) => claimed,
             Err(error) => return refused(400, &error.to_string()),
         };
-        if !self.is_log_of(&claimed.origin, &peer.did) {
-            return refused(404, "this is not a log of yours that we follow");
+        let followed = self.witnesses.followed(&peer.did);
+        match epoch_of(&claimed.origin, &peer.did) {
+            Some(epoch) if epoch == followed => {}
+            Some(epoch) if epoch < followed => return refused(GONE, "you began a later log; we follow that one"),
+            _ => return refused(404, "this is not a log of yours that we follow"),
         }
         match Checkpoint::verify(&submission.note, &claimed.origin, &peer.statement.keys.log) {
             Ok(checkpoint) => retry!(self.judge_checkpoint(peer, &submission, &checkpoint)),
@@ -103,9 +99,8 @@ impl Exchange {
         checkpoint: &Checkpoint,
         note: &str,
     ) -> Result<(), Refusal> {
-        let known = locked(&self.witnesses.seen).get(&checkpoint.origin).cloned();
-        match known {
-            Some(known) if known.size == checkpoint.size && known.root != checkpoint.root => {
+        match self.witnesses.seen_of(&checkpoint.origin) {
+            Some((size, root)) if size == checkpoint.size && root != checkpoint.root => {
                 let row = read::<Seen>(&*self.store, &seen_key(&checkpoint.origin))
                     .await
                     .map_err(refuse("store-unreadable"))?;

@@ -30,6 +30,7 @@ pub fn routes(mut router: Router<Shared>) -> Router<Shared> {
         ("agreements/{id}/status", get(status)),
         ("receipts", post(halves)),
         ("statement", post(statement)),
+        ("restorations", post(restoration)),
         ("add-checkpoint", post(add_checkpoint)),
     ] {
         router = both(router, &format!("{BASE}{PATH}/{path}"), method);
@@ -103,6 +104,15 @@ async fn statement(State(handler): State<Shared>, request: Request) -> Response 
         handler.statement(&caller, read("statement request", &parts.headers, body).await?).await
     };
     done(outcome.await)
+}
+
+async fn restoration(State(handler): State<Shared>, request: Request) -> Response {
+    let outcome = async {
+        let (parts, body) = request.into_parts();
+        let caller = caller(&parts)?;
+        handler.restoration(&caller, read("restoration request", &parts.headers, body).await?).await
+    };
+    answer(StatusCode::OK, outcome.await)
 }
 
 async fn add_checkpoint(State(handler): State<Shared>, request: Request) -> Response {

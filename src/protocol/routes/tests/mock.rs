@@ -15,7 +15,7 @@ use crate::{
         Caller, CatalogPage, Handler, Incoming, Party, Pids, ProtocolError, check_pids,
         extension::{
             AcknowledgementRequest, HalvesRequest, KeyAnswer, LoggedReceipt, OutcomeRequest, ReleaseAnswer,
-            ReleaseRequest, StatementRequest, StatusAnswer, Witnessing,
+            ReleaseRequest, RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, Witnessing,
         },
         message::{
             Address, Catalog, CatalogRequest, ContractNegotiation, DataService, Dataset, NegotiationMessage,
@@ -180,6 +180,11 @@ impl Handler for Mock {
     async fn statement(&self, _: &Caller, _: StatementRequest) -> Result<(), Refusal> {
         self.note("statement");
         Err(Refusal::new("busy", "later"))
+    }
+
+    async fn restoration(&self, _: &Caller, body: RestorationRequest) -> Result<RestorationAnswer, Refusal> {
+        self.note(format!("restoration {}", body.restored.number));
+        Ok(RestorationAnswer::default())
     }
 
     async fn add_checkpoint(&self, _: &Caller, body: &str) -> Result<Witnessing, Refusal> {

@@ -4,6 +4,8 @@
 //! since a batch is atomic only within one. Values above 4 KiB go to `objects/`: larger pages would spill to sled's
 //! `blobs/`, which it never syncs.
 
+mod backup;
+
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File, OpenOptions},
@@ -40,6 +42,9 @@ const INLINE: u8 = 0;
 const OBJECT: u8 = 1;
 const CONTENT: u8 = 2;
 
+/// Rows that are in memory only: the least that a map of them can take.
+type Derived = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
 /// Rows in sled, large values and erasable contents in files beside it.
 #[derive(Clone)]
 pub struct SledStore(Arc<Inner>);
@@ -53,12 +58,14 @@ struct Inner {
     contents: Mutex<Contents>,
     tables: Tables,
     /// What is made from other rows: gone at the next start.
-    derived: RwLock<BTreeMap<Box<[u8]>, Box<[u8]>>>,
+    derived: RwLock<Derived>,
     /// A file that is empty or one byte long.
     pulse: Mutex<(File, bool)>,
     /// How far the table that is being thinned is.
     thinned_to: Mutex<Vec<u8>>,
     poisoned: Mutex<Option<String>>,
+    /// Held while a content is erased, and while packs are copied.
+    erasing: Mutex<()>,
     _lock: File,
 }
 
@@ -70,13 +77,18 @@ impl SledStore {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(folder)?;
         let lock = lock(folder)?;
+        let db = Self::open_sled(folder)?;
+        Self::over(folder, lock, db)
+    }
+
+    fn open_sled(folder: &Path) -> Result<sled::Db, StoreError> {
+        let config = sled::Config::new().path(folder.join("sled")).flush_every_ms(None).cache_capacity(CACHE);
+        config.open().map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    /// The store over what is in this folder.
+    fn over(folder: &Path, lock: File, db: sled::Db) -> Result<Self, StoreError> {
         let path = folder.join("sled");
-        let db = sled::Config::new()
-            .path(&path)
-            .flush_every_ms(None)
-            .cache_capacity(CACHE)
-            .open()
-            .map_err(|error| StoreError::Failed(error.to_string()))?;
         let log = File::open(path.join("db"))?;
         let objects = Objects::open(folder.join("objects"))?;
         let contents = Contents::open(folder.join("content"))?;
@@ -103,6 +115,7 @@ impl SledStore {
             pulse: Mutex::new((pulse, false)),
             thinned_to: Mutex::default(),
             poisoned: Mutex::new(None),
+            erasing: Mutex::default(),
             _lock: lock,
         }));
         store.0.sweep()?;
@@ -164,7 +177,13 @@ impl Store for SledStore {
         let row = row.map_or_else(|| self.0.tables.get(key), |row| Ok(Some(row)))?;
         if let Some((&CONTENT, place)) = row.as_deref().and_then(<[u8]>::split_first) {
             let place = Place::from_bytes(place).ok_or_else(|| damaged(key, "not a place in a pack"))?;
-            self.0.contents().erase(place)?;
+            let inner = self.0.clone();
+            tokio::task::spawn_blocking(move || {
+                let _alone = inner.erasing.lock().unwrap_or_else(PoisonError::into_inner);
+                inner.contents().erase(place)
+            })
+            .await
+            .map_err(|error| StoreError::Failed(error.to_string()))??;
         }
         self.commit(Batch { deletes: vec![key.to_vec()], ..Batch::default() }).await
     }
@@ -186,6 +205,13 @@ impl Store for SledStore {
     async fn merge(&self, stop: CancellationToken) -> Result<bool, StoreError> {
         let inner = self.0.clone();
         tokio::task::spawn_blocking(move || inner.merge(&|| stop.is_cancelled()))
+            .await
+            .map_err(|error| StoreError::Failed(error.to_string()))?
+    }
+
+    async fn backup(&self, folder: &Path) -> Result<(), StoreError> {
+        let (inner, folder) = (self.0.clone(), folder.to_owned());
+        tokio::task::spawn_blocking(move || inner.backup(&folder))
             .await
             .map_err(|error| StoreError::Failed(error.to_string()))?
     }
@@ -333,10 +359,10 @@ impl Inner {
     fn list(&self, change: Change, mut batch: sled::Batch) -> Result<(), StoreError> {
         self.exclusively(|| {
             batch.insert(TABLES, serde_json::to_vec(&change.listed)?);
-            self.apply(batch)
-        })?;
-        self.tables.take(change);
-        Ok(())
+            self.apply(batch)?;
+            self.tables.take(change);
+            Ok(())
+        })
     }
 
     fn freeze(&self, mut keys: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {
