@@ -1,6 +1,6 @@
 //! One contract for every store.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 
@@ -240,4 +240,68 @@ async fn derived_rows_are_found_and_gone_at_the_next_start() {
     drop(store);
     let store = SledStore::open(folder.path()).unwrap();
     assert_eq!(keys(store.scan(b"", None, 9).await.unwrap()), [b"b/2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_one_moment_of_a_store_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SledStore::open(&folder.path().join("store")).unwrap());
+    let numbered = |prefix: &str, n: u32| [prefix.as_bytes(), &n.to_be_bytes()].concat();
+    // in the archive, in an object, in a pack; one content erased
+    for n in 0..40 {
+        let rows = vec![(numbered("a/", n), vec![1; 50]), (numbered("b/", n), vec![n as u8; 5000])];
+        let contents = vec![(numbered("c/", n), vec![7; 100])];
+        store.commit(Batch { puts: rows, contents, ..Batch::default() }).await.unwrap();
+        store.freeze(vec![numbered("a/", n), numbered("b/", n)], (b"mark".to_vec(), vec![n as u8])).await.unwrap();
+        while store.thin(50).await.unwrap() {}
+    }
+    store.erase(&numbered("c/", 3)).await.unwrap();
+    let stop = CancellationToken::new();
+    let writer = {
+        let (store, stop) = (store.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut n = 40;
+            while !stop.is_cancelled() {
+                let puts = vec![(numbered("a/", n), vec![1; 50]), (numbered("b/", n), vec![n as u8; 5000])];
+                let contents = vec![(numbered("c/", n), vec![7; 100])];
+                store.commit(Batch { puts, contents, ..Batch::default() }).await.unwrap();
+                if n % 16 == 0 {
+                    store.merge(CancellationToken::new()).await.unwrap();
+                }
+                n += 1;
+            }
+            n
+        })
+    };
+    let mut taken = Vec::new();
+    for number in 0..4 {
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        let backup = folder.path().join(format!("backup-{number}"));
+        std::fs::create_dir(&backup).unwrap();
+        store.backup(&backup).await.unwrap();
+        taken.push(backup);
+    }
+    stop.cancel();
+    let written = writer.await.unwrap();
+    let mut before = 0;
+    for (number, backup) in taken.iter().enumerate() {
+        let restored = SledStore::restore(backup, &folder.path().join(format!("restored-{number}"))).unwrap();
+        let rows = |prefix: &'static [u8]| {
+            let restored = restored.clone();
+            async move { restored.scan(prefix, None, 100_000).await.unwrap() }
+        };
+        let (a, b, c) = (rows(b"a/").await, rows(b"b/").await, rows(b"c/").await);
+        let count = a.len() as u32;
+        // each commit whole, none left out in the middle
+        assert_eq!(
+            a.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(),
+            (0..count).map(|n| numbered("a/", n)).collect::<Vec<_>>()
+        );
+        assert!((0..count).zip(&b).all(|(n, (key, value))| *key == numbered("b/", n) && *value == vec![n as u8; 5000]));
+        assert_eq!((b.len(), c.len() + 1), (a.len(), a.len()), "one content was erased");
+        assert!(count >= before && count <= written, "{before} {count} {written}");
+        before = count;
+    }
+    assert!(before > 40, "it went on meanwhile");
+    assert!(store.get(&numbered("a/", written - 1)).await.unwrap().is_some());
 }
