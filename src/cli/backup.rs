@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     id::{OfferId, ParticipantId},
     node::{Contents, Restoration, STEWARD, StartError, restore},
+    time::{Clock as _, SystemClock},
 };
 
 /// Write the store of the running connector into a folder, with a signed list of its files. Keys are not in it: neither
@@ -80,12 +81,12 @@ pub async fn run(home: &Path, command: Restore, out: &Output) -> anyhow::Result<
         Restore::From { folder, accept, revoke, withdraw } => {
             let config = Config::load(home, std::env::vars())?;
             let contents =
-                restore(home, &config, &folder, &Restoration { accept, revoke, withdraw }).await.map_err(|error| {
-                    match error {
+                restore(home, &config, &folder, &Restoration { accept, revoke, withdraw }, SystemClock.now())
+                    .await
+                    .map_err(|error| match error {
                         StartError::Refused(refusal) => anyhow::Error::new(refusal),
                         other => other.into(),
-                    }
-                })?;
+                    })?;
             out.show(&json!(contents), |_| told(home, &folder, &contents));
             Ok(if contents.restored { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -115,8 +116,7 @@ fn told(home: &Path, folder: &Path, contents: &Contents) -> String {
         );
     }
     format!(
-        "restored to {made}; receipts go on in log {}\n  asked before anything is decided with them: {}\nNext: counterseal --home {} serve",
-        log.epoch + 1,
+        "restored to {made}; receipts go on in a new log\n  asked before anything is decided with them: {}\nNext: counterseal --home {} serve",
         names(contents.partners.iter().map(ParticipantId::as_str).collect()),
         home.display()
     )

@@ -18,7 +18,7 @@ use crate::{
     evidence::{
         Bundle, Finding, Trust, Verdict,
         folder::{self, Files},
-        reconcile, verify,
+        reconcile_all, verify,
     },
     exchange::Erasure,
     id::{AgreementId, ParticipantId, ReceiptId},
@@ -144,10 +144,9 @@ pub enum ReceiptCommand {
     /// Hold two parties' exports against each other: what is missing, what differs, who is named that shouldn't be.
     #[command(visible_alias = "match")]
     Reconcile {
-        /// One party's export.
-        a: PathBuf,
-        /// The other's.
-        b: PathBuf,
+        /// The two parties' exports; of a party whose store was restored, one for each of its logs.
+        #[arg(num_args = 2.., required = true)]
+        exports: Vec<PathBuf>,
         /// Invitations of the participants whose keys you trust.
         #[arg(long)]
         trust: Vec<PathBuf>,
@@ -210,9 +209,9 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
             };
             return Ok(exit(verdict, proven));
         }
-        ReceiptCommand::Reconcile { a, b, trust } => {
+        ReceiptCommand::Reconcile { exports, trust } => {
             let mut read_both = Vec::new();
-            for folder in [&a, &b] {
+            for folder in &exports {
                 match read(folder)? {
                     (Some(bundle), findings) => read_both.push((bundle, findings)),
                     (None, findings) => {
@@ -221,7 +220,8 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
                     }
                 }
             }
-            let mut reconciled = reconcile(&read_both[0].0, &read_both[1].0, &trusted(&trust)?);
+            let bundles: Vec<&Bundle> = read_both.iter().map(|(bundle, _)| bundle).collect();
+            let mut reconciled = reconcile_all(&bundles, &trusted(&trust)?);
             for (verdict, (_, findings)) in reconciled.verdicts.iter_mut().zip(&mut read_both) {
                 findings.append(&mut verdict.findings);
                 verdict.findings = std::mem::take(findings);
@@ -229,7 +229,11 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
             out.show(&json!(reconciled), |_| {
                 let mut lines: String = reconciled.verdicts.iter().map(|verdict| told(verdict) + "\n").collect();
                 let (agreements, pairs) = (reconciled.agreements, reconciled.pairs);
-                lines.push_str(&format!("{agreements} agreements in common, {pairs} halves fit\n"));
+                let lost = match reconciled.recovered {
+                    0 => String::new(),
+                    count => format!(", {count} of them lost with a store and given back"),
+                };
+                lines.push_str(&format!("{agreements} agreements in common, {pairs} halves fit{lost}\n"));
                 lines + &findings(&reconciled.findings)
             });
             let proven = reconciled.verdicts.iter().all(|verdict| verdict.unproven.is_empty());
@@ -332,6 +336,7 @@ fn trusted(files: &[PathBuf]) -> anyhow::Result<Trust> {
 
 fn told(verdict: &Verdict) -> String {
     let head = match (verdict.holds(), verdict.unproven.is_empty(), verdict.whole) {
+        (true, true, true) if verdict.epoch > 1 => "authentic, complete within this log, in order",
         (true, true, true) => "authentic, complete, in order",
         (true, true, false) => "authentic, in order; a selection, which is not complete by its nature",
         (true, false, _) => "consistent, keys unproven (name invitations that you trust with --trust)",
@@ -346,8 +351,15 @@ fn told(verdict: &Verdict) -> String {
         0 => String::new(),
         count => format!(", {count} could not be (request erased, not shown, or of another version)"),
     };
+    let restored = match &verdict.prior {
+        Some(prior) => format!(
+            "  log {} was begun by a restore; log {} was before it (receipt export --epoch {})\n",
+            verdict.epoch, prior.epoch, prior.epoch
+        ),
+        None => String::new(),
+    };
     format!(
-        "{}: {head}\n  {} receipts under a checkpoint of {} entries, {} agreements, {} halves of partners\n{witnessed}  {} decisions came out the same when decided again{once}\n{}",
+        "{}: {head}\n{restored}  {} receipts under a checkpoint of {} entries, {} agreements, {} halves of partners\n{witnessed}  {} decisions came out the same when decided again{once}\n{}",
         verdict.exporter,
         verdict.receipts,
         verdict.entries,

@@ -35,6 +35,8 @@ pub struct Bundle {
     pub receipts: Vec<ExportedReceipt>,
     /// What the partners signed.
     pub halves: Vec<PartnerHalf>,
+    /// The exporter's own receipts in this log that it lost with a store that was restored, as partners gave them back.
+    pub recovered: Vec<PartnerHalf>,
     /// Evidence against partners' logs.
     pub alarms: Vec<Alarm>,
     /// Checkpoints that somebody else put a time to.

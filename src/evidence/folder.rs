@@ -6,7 +6,8 @@
 //!   checkpoint, tile/…   the log (C2SP tlog-tiles): the checkpoint signs the tiles
 //!   checkpoints.jsonl    checkpoints with partners' cosignatures
 //!   statements.json      participant statements
-//!   agreements.jsonl, offers.jsonl, receipts.jsonl, halves.jsonl, alarms.jsonl, anchors.jsonl
+//!   agreements.jsonl, offers.jsonl, receipts.jsonl, halves.jsonl, recovered.jsonl, alarms.jsonl,
+//!   anchors.jsonl
 //!   policies/…           the Cedar policies and the schema, readable
 //! ```
 
@@ -63,6 +64,7 @@ pub fn files(bundle: &Bundle, kid: &Kid, key: &SigningKey) -> Result<Files, JwsE
     files.insert("offers.jsonl".into(), lines(&bundle.offers));
     files.insert("receipts.jsonl".into(), lines(&bundle.receipts));
     files.insert("halves.jsonl".into(), lines(&bundle.halves));
+    files.insert("recovered.jsonl".into(), lines(&bundle.recovered));
     files.insert("alarms.jsonl".into(), lines(&bundle.alarms));
     files.insert("anchors.jsonl".into(), lines(&bundle.anchors));
     files.insert(schema_path(bundle), bundle.schema.clone().into_bytes());
@@ -167,6 +169,7 @@ impl Reader<'_> {
             schema: schema.and_then(|path| self.text(&path)).unwrap_or_default(),
             receipts: self.lines("receipts.jsonl"),
             halves: self.lines("halves.jsonl"),
+            recovered: self.lines("recovered.jsonl"),
             alarms: self.lines("alarms.jsonl"),
             anchors: self.lines("anchors.jsonl"),
         })

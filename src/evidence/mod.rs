@@ -12,6 +12,6 @@ mod verify;
 
 pub use self::{
     bundle::{About, Alarm, Anchored, Bundle, Content, ExportedAgreement, ExportedReceipt, Scope, claimed, refers_to},
-    reconcile::{Reconciled, reconcile},
+    reconcile::{Reconciled, reconcile, reconcile_all},
     verify::{Cosignature, Finding, Trust, Verdict, verify},
 };

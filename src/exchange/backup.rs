@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crypto::{
-        Hasher, VerifyingKey,
+        Hasher, VerifyingKey, canonical_json,
         jws::{self, Jws, Kid, Typ},
+        sha256,
     },
     error::Refusal,
     exchange::{Exchange, refuse},
@@ -23,10 +24,13 @@ use crate::{
     time::Timestamp,
 };
 
-/// The signed list.
+/// What is signed: the hash of the list.
 const MANIFEST: &str = "backup.jws";
-/// Longest list that is read.
-const MAX_MANIFEST: u64 = 64 << 20;
+/// The list: SHA-256 by path.
+const LIST: &str = "files.json";
+/// Longest signed text, and longest list, that is read.
+const MAX_MANIFEST: u64 = 64 << 10;
+const MAX_LIST: u64 = 1 << 30;
 
 /// What a backup says of itself: JWS payload, `typ` `counterseal-backup+jws`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +44,8 @@ pub struct Backup {
     pub made: Timestamp,
     /// A checkpoint of the log that is in it, at least.
     pub log: PeerCheckpoint,
-    /// SHA-256 by path.
-    pub files: BTreeMap<String, Sha256>,
+    /// SHA-256 of `files.json`, which has that of every other file by its path.
+    pub files: Sha256,
 }
 
 impl Exchange {
@@ -63,11 +67,15 @@ impl Exchange {
             let at = folder.clone();
             let files = tokio::task::spawn_blocking(move || hashes(&at)).await.map_err(refuse("internal"))?;
             let log = PeerCheckpoint { epoch: log.epoch, size: log.size, root };
-            let backup = Backup { v: 1, did: self.us.clone(), made, log, files: files.map_err(failed)? };
+            let list = canonical_json(&files.map_err(failed)?).map_err(refuse("internal"))?;
+            write_synced(&folder.join(LIST), &list).map_err(failed)?;
+            let backup = Backup { v: 1, did: self.us.clone(), made, log, files: sha256(&list) };
             let jws = jws::sign(Typ::Backup, &self.keys.signing_kid(), &self.keys.signing, &backup)
                 .map_err(refuse("internal"))?;
             write_synced(&folder.join(MANIFEST), jws.as_str().as_bytes()).map_err(failed)?;
-            File::open(&folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            for folder in [Some(folder.as_path()), folder.parent()].into_iter().flatten() {
+                File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            }
             Ok(backup)
         };
         let done = done.await;
@@ -83,10 +91,8 @@ impl Exchange {
 pub fn read_backup(folder: &Path, kid: &Kid, key: &VerifyingKey) -> Result<Backup, Refusal> {
     let path = folder.join(MANIFEST);
     let broken = |path: &Path, why: String| Refusal::new("backup-broken", format!("{}: {why}", path.display()));
-    let mut text = String::new();
-    File::open(&path)
-        .and_then(|file| file.take(MAX_MANIFEST).read_to_string(&mut text))
-        .map_err(|error| broken(&path, error.to_string()))?;
+    let text = bounded(&path, MAX_MANIFEST).map_err(|error| broken(&path, error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|error| broken(&path, error.to_string()))?;
     let jws = Jws::parse(text).map_err(|error| broken(&path, error.to_string()))?;
     let backup = jws::verify::<Backup>(&jws, Typ::Backup, kid.did(), |named| (named == kid).then_some(*key))
         .map_err(|error| {
@@ -96,21 +102,28 @@ pub fn read_backup(folder: &Path, kid: &Kid, key: &VerifyingKey) -> Result<Backu
     if backup.v != 1 || backup.did != *kid.did() {
         return Err(broken(&path, format!("it is a backup of `{}`, in version {}", backup.did, backup.v)));
     }
+    let path = folder.join(LIST);
+    let list = bounded(&path, MAX_LIST).map_err(|error| broken(&path, error.to_string()))?;
+    if sha256(&list) != backup.files {
+        return Err(broken(&path, "it was altered".into()));
+    }
+    let listed: BTreeMap<String, Sha256> =
+        serde_json::from_slice(&list).map_err(|error| broken(&path, error.to_string()))?;
     let there = hashes(folder).map_err(|error| broken(folder, error.to_string()))?;
-    for (name, hash) in &backup.files {
+    for (name, hash) in &listed {
         match there.get(name) {
             None => return Err(broken(&folder.join(name), "it is missing".into())),
             Some(found) if found != hash => return Err(broken(&folder.join(name), "it was altered".into())),
             Some(_) => {}
         }
     }
-    match there.keys().find(|name| !backup.files.contains_key(*name)) {
+    match there.keys().find(|name| !listed.contains_key(*name)) {
         Some(name) => Err(broken(&folder.join(name), "it is not in the list of the backup's files".into())),
         None => Ok(backup),
     }
 }
 
-/// All files but the list; links and the like are errors.
+/// All files but the list and its signature; links and the like are errors.
 fn hashes(folder: &Path) -> io::Result<BTreeMap<String, Sha256>> {
     fn walk(root: &Path, at: &Path, found: &mut BTreeMap<String, Sha256>) -> io::Result<()> {
         for entry in fs::read_dir(at)? {
@@ -122,7 +135,7 @@ fn hashes(folder: &Path) -> io::Result<BTreeMap<String, Sha256>> {
                 walk(root, &path, found)?;
             } else if !kind.is_file() {
                 return Err(io::Error::other(format!("{name} is no regular file")));
-            } else if name != MANIFEST {
+            } else if name != MANIFEST && name != LIST {
                 let mut hasher = Hasher::new();
                 let (mut file, mut block) = (File::open(&path)?, vec![0; 1 << 18]);
                 loop {
@@ -139,6 +152,12 @@ fn hashes(folder: &Path) -> io::Result<BTreeMap<String, Sha256>> {
     let mut found = BTreeMap::new();
     walk(folder, folder, &mut found)?;
     Ok(found)
+}
+
+fn bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -59,6 +59,9 @@ impl Class {
     }
 }
 
+/// An erasure that was begun.
+const ERASING: &[u8] = b"self/erasing";
+
 /// Up to which receipt each class has been looked through.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Retained([u64; 3]);
@@ -70,6 +73,37 @@ impl Exchange {
         if named.into_iter().filter(|named| *named).count() != 1 {
             return Err(Refusal::new("erasure-vague", "name one of: a receipt, an agreement, a peer"));
         }
+        if let Some(id) = &erasure.receipt
+            && self.receipts.by_id(id).await.map_err(refuse("store-unreadable"))?.is_none()
+        {
+            return Err(Refusal::new("receipt-unknown", format!("no receipt has the id `{id}`")));
+        }
+        // what a crash interrupts is taken up at the next start, and is on record whatever happens
+        let mut begun = Commit::new();
+        begun.put_blind(ERASING.to_vec(), erasure).map_err(refuse("internal"))?;
+        self.commit(begun).await?;
+        self.carry_out(erasure).await
+    }
+
+    /// Takes up an erasure that was interrupted.
+    pub async fn finish_erasing(&self) -> Result<(), Refusal> {
+        let row = read::<Erasure>(&*self.store, ERASING).await.map_err(refuse("store-unreadable"))?;
+        match row.value {
+            Some(erasure) => self.carry_out(&erasure).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    async fn carry_out(&self, erasure: &Erasure) -> Result<u64, Refusal> {
+        let erased = self.erase_all(erasure).await?;
+        let why = Refusal::new("contents-erased", erasure.reason.clone());
+        let mut commit = self.record_erasure(erased, erasure.peer.clone(), why)?;
+        commit.delete_blind(ERASING.to_vec());
+        self.commit(commit).await?;
+        Ok(erased)
+    }
+
+    async fn erase_all(&self, erasure: &Erasure) -> Result<u64, Refusal> {
         let unreadable = refuse("store-unreadable");
         let mut erased = 0;
         if let Some(id) = &erasure.receipt {
@@ -88,10 +122,6 @@ impl Exchange {
                     erased += u64::from(self.erase_contents(stored).await?);
                 }
             }
-        }
-        if erased > 0 {
-            self.record_erasure(erased, erasure.peer.clone(), Refusal::new("contents-erased", erasure.reason.clone()))
-                .await?;
         }
         Ok(erased)
     }
@@ -118,8 +148,9 @@ impl Exchange {
                 if !due(&stored) {
                     break;
                 }
-                if Class::of(stored.receipt.kind) == class {
-                    erased += u64::from(self.erase_contents(&stored).await?);
+                if Class::of(stored.receipt.kind) == class && contents(&stored).next().is_some() {
+                    self.erase_contents(&stored).await?;
+                    erased += 1;
                 }
                 *next = stored.index + 1;
             }
@@ -127,38 +158,35 @@ impl Exchange {
         if before == retained.0 {
             return Ok(());
         }
-        let mut commit = Commit::new();
+        let why = Refusal::new("contents-erased", "their time of retention is over");
+        let mut commit = if erased > 0 { self.record_erasure(erased, None, why)? } else { Commit::new() };
         commit.put(&row, &retained).map_err(refuse("internal"))?;
-        self.commit(commit).await?;
-        if erased > 0 {
-            self.record_erasure(erased, None, Refusal::new("contents-erased", "their time of retention is over"))
-                .await?;
-        }
-        Ok(())
+        self.commit(commit).await.map(|_| ())
     }
 
     /// Whether there was anything to erase.
     async fn erase_contents(&self, stored: &Stored) -> Result<bool, Refusal> {
         let failed = refuse("store-failed");
-        let request = stored.receipt.decision.as_ref().map(|_| "request");
         let mut any = false;
-        for name in stored.receipt.commitments.keys().map(String::as_str).chain(request) {
-            let key = content_key(&stored.receipt.id, name);
-            if self.store.get(&key).await.map_err(&failed)?.is_some() {
-                self.store.erase(&key).await.map_err(&failed)?;
-                any = true;
-            }
+        for name in contents(stored) {
+            any |= self.store.erase(&content_key(&stored.receipt.id, name)).await.map_err(&failed)?;
         }
         Ok(any)
     }
 
-    async fn record_erasure(&self, erased: u64, peer: Option<ParticipantId>, why: Refusal) -> Result<(), Refusal> {
+    fn record_erasure(&self, erased: u64, peer: Option<ParticipantId>, why: Refusal) -> Result<Commit, Refusal> {
         let mut commit = Commit::new();
         let mut receipt = self.receipt(Kind::Deleted, None);
         receipt.consumer = peer;
         receipt.counted = Some(erased);
         receipt.reason = Some(why);
         self.node_receipt(&mut commit, receipt)?;
-        self.commit(commit).await.map(|_| ())
+        Ok(commit)
     }
+}
+
+/// The names of what a receipt commits to.
+fn contents(stored: &Stored) -> impl Iterator<Item = &str> {
+    let request = stored.receipt.decision.as_ref().map(|_| "request");
+    stored.receipt.commitments.keys().map(String::as_str).chain(request)
 }

@@ -77,6 +77,7 @@ impl Exchange {
             schema: SCHEMA.to_owned(),
             receipts: Vec::new(),
             halves: Vec::new(),
+            recovered: Vec::new(),
             alarms: Vec::new(),
             anchors: Vec::new(),
         };
@@ -87,6 +88,8 @@ impl Exchange {
         for row in agreements {
             partners.insert(row.peer().clone());
             bundle.halves.extend(self.receipts.halves(row.id()).await.map_err(&unreadable)?);
+            let recovered = self.recovered(row.id()).await?.into_iter();
+            bundle.recovered.extend(recovered.filter(|half| half.log().as_ref() == Some(&checkpoint.origin)));
             bundle.agreements.push(ExportedAgreement {
                 by_provider: row.by_provider,
                 by_consumer: row.by_consumer,

@@ -424,7 +424,18 @@ impl Exchange {
                 },
             )?;
         }
-        self.keep(copy, row, commit).await
+        let id = row.id.clone();
+        match self.keep(copy, row, commit).await {
+            // the agreement ended meanwhile, and the copy with it: so does the key that came
+            Err(refusal) => {
+                let now = read::<CopyRow>(&*self.store, &vault::key(&id)).await.map_err(refuse("store-unreadable"))?;
+                if now.value.is_some_and(|now| now.state == CopyState::Destroyed) {
+                    self.vault.destroy(&id).map_err(refuse("vault-unreadable"))?;
+                }
+                Err(refusal)
+            }
+            kept => kept,
+        }
     }
 
     /// All copies, or those under one agreement.

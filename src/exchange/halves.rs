@@ -5,12 +5,15 @@ use crate::{
     agreement::AgreementRow,
     crypto::jws::{Jws, Kid},
     error::Refusal,
-    exchange::{Exchange, refuse, witness::Evidence},
+    exchange::{
+        Exchange, refuse,
+        witness::{Evidence, ended_key},
+    },
     id::{ParticipantId, Sha256},
     identity::Peer,
     protocol::extension::{HalvesRequest, LoggedReceipt, OutcomeRequest},
     receipt::{
-        Commit, Kind, LogProof, PartnerHalf, Receipt,
+        Commit, Kind, LogProof, PartnerHalf, Receipt, SeriesKey,
         checkpoint::{Checkpoint, epoch_of},
         entry, read,
     },
@@ -59,15 +62,30 @@ impl Exchange {
         }
         let signer: ParticipantId = peer.did.clone().into();
         let sha256 = logged.receipt.sha256();
-        let tag = agreement.series_secret.key_of(&signer).tag(logged.number);
-        let log = self.check_inclusion(peer, &entry(&tag, &sha256), logged).await?;
+        let series = agreement.series_secret.key_of(&signer);
+        let log = self.check_inclusion(peer, &series, logged).await?;
+        let unreadable = refuse("store-unreadable");
+        let kept = self.receipts.half(agreement.id(), &sha256).await.map_err(&unreadable)?;
+        if let Some(kept) = &kept
+            && (kept.number != Some(logged.number) || kept.log().as_ref() != Some(&log))
+        {
+            let sentence = format!("`{signer}` shows one receipt at two places of its logs");
+            let objects = [kept.proof.clone(), Some(logged.receipt.as_str().to_owned()), Some(logged.proof.clone())];
+            let objects = objects.into_iter().flatten().collect();
+            self.alarm(peer, Evidence { code: "half-moved", sentence: sentence.clone(), proven: true, objects })
+                .await?;
+            return Err(Refusal::new("half-moved", sentence));
+        }
         let place = PartnerHalf::number_key(agreement.id(), &log, logged.number);
         let known = read::<Sha256>(&*self.store, &place).await.map_err(refuse("store-unreadable"))?;
         match known.value {
             Some(other) if other != sha256 => {
                 let sentence =
                     format!("two receipts of `{signer}` have number {} of agreement {}", logged.number, agreement.id());
-                let evidence = vec![logged.receipt.as_str().to_owned(), logged.proof.clone()];
+                let first = self.receipts.half(agreement.id(), &other).await.map_err(&unreadable)?;
+                let first =
+                    first.into_iter().flat_map(|half| [Some(half.jws.as_str().to_owned()), half.proof]).flatten();
+                let evidence = first.chain([logged.receipt.as_str().to_owned(), logged.proof.clone()]).collect();
                 self.alarm(
                     peer,
                     Evidence { code: "number-reused", sentence: sentence.clone(), proven: true, objects: evidence },
@@ -75,12 +93,17 @@ impl Exchange {
                 .await?;
                 Err(Refusal::new("number-reused", sentence))
             }
-            known => Ok(CheckedHalf { receipt, logged: logged.clone(), place, new: known.is_none() }),
+            _ => Ok(CheckedHalf { receipt, logged: logged.clone(), place, new: kept.is_none() }),
         }
     }
 
     /// Gives the origin of the partner's log that it is in.
-    async fn check_inclusion(&self, peer: &Peer, entry: &[u8; 65], logged: &LoggedReceipt) -> Result<String, Refusal> {
+    async fn check_inclusion(
+        &self,
+        peer: &Peer,
+        series: &SeriesKey,
+        logged: &LoggedReceipt,
+    ) -> Result<String, Refusal> {
         let unproven = |why: String| {
             let sentence =
                 format!("receipt number {} is not proven to be in `{}`'s log: {why}", logged.number, peer.did);
@@ -88,12 +111,20 @@ impl Exchange {
         };
         let proof = LogProof::parse(&logged.proof).map_err(|error| unproven(error.to_string()))?;
         let origin = Checkpoint::claimed(&proof.checkpoint).map_err(|error| unproven(error.to_string()))?.origin;
-        // what was in a log before another was begun still counts
-        if epoch_of(&origin, &peer.did).is_none_or(|epoch| epoch > self.witnesses.followed(&peer.did)) {
-            return Err(unproven(format!("`{origin}` is not its log")));
+        let followed = self.witnesses.followed(&peer.did);
+        let epoch = epoch_of(&origin, &peer.did).filter(|epoch| *epoch <= followed);
+        let epoch = epoch.ok_or_else(|| unproven(format!("`{origin}` is not a log of its that we follow")))?;
+        let tag = series.in_epoch(epoch).tag(logged.number);
+        let checkpoint = proof
+            .verify(&entry(&tag, &logged.receipt.sha256()), &origin, &peer.statement.keys.log)
+            .map_err(|error| unproven(error.to_string()))?;
+        if epoch < followed {
+            // what was in a log before another was begun still counts; nothing is added to it any more
+            let ended = read::<u64>(&*self.store, &ended_key(&origin)).await.map_err(refuse("store-unreadable"))?;
+            if ended.value.is_none_or(|ended| checkpoint.size > ended) {
+                return Err(unproven(format!("`{origin}` was over before it had {} entries", checkpoint.size)));
+            }
         }
-        let checkpoint =
-            proof.verify(entry, &origin, &peer.statement.keys.log).map_err(|error| unproven(error.to_string()))?;
         self.compare_with_seen(peer, &checkpoint, &proof.checkpoint).await?;
         Ok(origin)
     }
@@ -101,9 +132,11 @@ impl Exchange {
     /// Keeps what was checked.
     pub(super) fn keep_half(&self, commit: &mut Commit, half: &CheckedHalf) -> Result<(), Refusal> {
         let Some(agreement) = half.receipt.agreement.clone() else { return Ok(()) };
-        if half.new {
-            commit.put_new(half.place.clone(), &half.logged.receipt.sha256()).map_err(refuse("internal"))?;
+        // as it came first: what its signer says of it later takes nothing from that
+        if !half.new {
+            return Ok(());
         }
+        commit.put_new(half.place.clone(), &half.logged.receipt.sha256()).map_err(refuse("internal"))?;
         commit.half(PartnerHalf {
             agreement,
             kind: half.receipt.kind.as_str().to_owned(),

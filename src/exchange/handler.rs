@@ -13,7 +13,7 @@ use crate::{
         Caller, CatalogPage, Handler, Incoming, Party, ProtocolError,
         extension::{
             AcknowledgementRequest, HalvesRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
-            RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, Witnessing,
+            RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, WitnessedAnswer, Witnessing,
         },
         message::{CatalogRequest, ContractNegotiation, Dataset, NegotiationMessage, TransferMessage, TransferProcess},
     },
@@ -134,6 +134,11 @@ impl Handler for Exchange {
     async fn restoration(&self, caller: &Caller, body: RestorationRequest) -> Result<RestorationAnswer, Refusal> {
         let peer = self.certified(caller)?;
         self.take_restoration(&peer, body).await
+    }
+
+    async fn witnessed(&self, caller: &Caller) -> Result<WitnessedAnswer, Refusal> {
+        let peer = self.certified(caller)?;
+        Ok(WitnessedAnswer { checkpoints: self.witnessed_of(&peer.did).await? })
     }
 
     async fn add_checkpoint(&self, caller: &Caller, body: &str) -> Result<Witnessing, Refusal> {

@@ -131,6 +131,10 @@ impl Outbox {
             if !held.insert((letter.peer.clone(), letter.process.clone())) {
                 continue;
             }
+            // after a restore a partner has to know our new log first
+            if self.exchange.restorations.over(&letter.peer).is_err() {
+                continue;
+            }
             let at = self.due_at(&letter);
             let mut flying = locked(&self.flying);
             if flying.contains(&letter.seq) {

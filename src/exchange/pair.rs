@@ -192,6 +192,9 @@ impl Exchange {
         receipt.reason = Some(Refusal::new("peer-added", "a partner was paired"));
         self.node_receipt(&mut commit, receipt)?;
         commit.put(&row, &peer).map_err(refuse("internal"))?;
+        if row.value.is_none() {
+            self.tell_new_peer(&mut commit, &peer.did.clone().into()).await?;
+        }
         self.commit(commit).await?;
         Ok(PeerView::from(&peer))
     }

@@ -215,6 +215,7 @@ impl Exchange {
         request: &AcknowledgementRequest,
     ) -> Result<KeyAnswer, Refusal> {
         let peer: &ParticipantId = &partner.did.clone().into();
+        self.restorations.over(peer)?;
         let (row, release) = self.release_row(peer, id).await?;
         let acknowledgement =
             jws::verify::<Acknowledgement>(&request.acknowledgement, Typ::Acknowledgement, peer, |kid| {
@@ -447,6 +448,7 @@ impl Exchange {
         if release.state != ReleaseState::Open || now < release.deadline {
             return Ok(());
         }
+        self.restorations.over(&release.peer)?;
         let (agreement_row, mut agreement) = self.agreement(&release.agreement).await?;
         let mut commit = Commit::new();
         let mut receipt = self.receipt(Kind::Lapsed, Some(&agreement));

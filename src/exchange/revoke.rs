@@ -154,11 +154,12 @@ impl Exchange {
     async fn end_agreement(&self, id: &AgreementId, state: AgreementState, why: Refusal) -> Result<(), Refusal> {
         retry!(self.mark_ended(id, state, &why))?;
         for copy in self.copies(Some(id)).await? {
+            // once more for those that are: a key may have come while it went
+            self.vault.destroy(&copy.value().id).map_err(refuse("vault-unreadable"))?;
             if matches!(copy.value().state, CopyState::Destroyed) {
                 continue;
             }
             let (_, agreement) = self.agreement(id).await?;
-            self.vault.destroy(&copy.value().id).map_err(refuse("vault-unreadable"))?;
             let row = CopyRow { state: CopyState::Destroyed, ..copy.value().clone() };
             let mut commit = Commit::new();
             let mut receipt = self.receipt(Kind::Deleted, Some(&agreement));
@@ -186,7 +187,10 @@ impl Exchange {
                 ended => ended,
             };
             let why = agreement.ended.clone().unwrap_or_else(|| Refusal::new("agreement-expired", "its time is over"));
-            self.end_agreement(agreement.id(), state, why).await?;
+            // one that can't be ended now keeps no other from its end
+            if let Err(refusal) = self.end_agreement(agreement.id(), state, why).await {
+                tracing::error!(agreement = %agreement.id(), %refusal, "an agreement could not be ended; it is tried again");
+            }
         }
         self.post();
         Ok(())

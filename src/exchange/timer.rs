@@ -96,6 +96,8 @@ impl Timer {
         for id in self.0.open_releases.due(now) {
             match self.0.lapse(&id).await {
                 Ok(()) => self.0.open_releases.done(&id),
+                // looked at again when the partner has said what it knows
+                Err(refusal) if refusal.is("restore-unfinished") => {}
                 Err(refusal) => {
                     tracing::error!(release = %id, %refusal, "a release could not be closed at its deadline")
                 }

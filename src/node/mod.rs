@@ -300,6 +300,7 @@ impl Node {
         exchange.started().await?;
         exchange.owe_witnesses().await?;
         exchange.finish_ended().await?;
+        exchange.finish_erasing().await?;
         exchange.sign_offers_anew().await?;
         if changed {
             exchange.push_statement().await?;
@@ -392,7 +393,8 @@ pub fn write(home: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), Sta
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&fresh, &path)
+        fs::rename(&fresh, &path)?;
+        fs::File::open(home)?.sync_all()
     })()
     .map_err(|error| StartError::File { path: path.clone(), error })
 }

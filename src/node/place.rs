@@ -15,8 +15,10 @@ pub fn check(folder: &Path, moved: bool) -> Result<(), Option<StartError>> {
     match fs::read_to_string(&path) {
         Ok(made) if made == here => Ok(()),
         Ok(_) if !moved => Err(None),
-        Ok(_) => fs::write(&path, here).map_err(failed),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(&path, here).map_err(failed),
+        Ok(_) => super::write(folder, FILE, here.as_bytes(), 0o600).map_err(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            super::write(folder, FILE, here.as_bytes(), 0o600).map_err(Some)
+        }
         Err(error) => Err(failed(error)),
     }
 }

@@ -20,6 +20,8 @@ use crate::{
     vault,
 };
 
+/// How the name of a store begins that is not in its place yet.
+const STAGED: &str = ".store-";
 /// Rows read at a time.
 const PAGE: usize = 512;
 /// That the connector was running when the backup was made.
@@ -59,7 +61,13 @@ pub struct Contents {
 ///
 /// # Errors
 /// `restore-home` where the home has a store; `backup-broken`; names that are not in the backup. Nothing is changed then.
-pub async fn restore(home: &Path, config: &Config, backup: &Path, wish: &Restoration) -> Result<Contents, StartError> {
+pub async fn restore(
+    home: &Path,
+    config: &Config,
+    backup: &Path,
+    wish: &Restoration,
+    now: Timestamp,
+) -> Result<Contents, StartError> {
     let did = &config.participant.did;
     let keys = Keys::load(home, did)?;
     let folder = home.join("store");
@@ -72,9 +80,10 @@ pub async fn restore(home: &Path, config: &Config, backup: &Path, wish: &Restora
         return Err(Refusal::new("restore-home", sentence).into());
     }
     let said = read_backup(backup, &keys.signing_kid(), &keys.signing.public())?;
+    remove_staged(home)?;
     // beside its place until it is whole
     let staged = tempfile::Builder::new()
-        .prefix(".store-")
+        .prefix(STAGED)
         .tempdir_in(home)
         .map_err(|error| StartError::File { path: home.to_owned(), error })?;
     let fresh = staged.path().join("store");
@@ -100,13 +109,15 @@ pub async fn restore(home: &Path, config: &Config, backup: &Path, wish: &Restora
     if !wish.accept {
         return Ok(contents);
     }
-    begin(&*store, wish, &contents, &log).await?;
-    destroy_unknown_keys(home, &*store).await?;
+    begin(&*store, wish, &contents, &log, now).await?;
+    let known = all::<vault::CopyRow>(&*store, vault::PREFIX).await?.into_iter().map(|row| row.id).collect::<Vec<_>>();
     drop(store);
     let failed = |error| StartError::File { path: folder.clone(), error };
     fs::rename(&fresh, &folder).map_err(failed)?;
     fs::File::open(home).and_then(|home| home.sync_all()).map_err(failed)?;
     place::check(&folder, true).map_err(|wrong| wrong.unwrap_or(StartError::Copied { home: home.to_owned() }))?;
+    // a copy that was fetched after the backup is in the vault and in no row: nobody would destroy its key when it is due
+    vault::Vault::open(home)?.destroy_but(&known)?;
     contents.restored = true;
     Ok(contents)
 }
@@ -146,13 +157,14 @@ async fn begin(
     wish: &Restoration,
     contents: &Contents,
     log: &PeerCheckpoint,
+    now: Timestamp,
 ) -> Result<(), StartError> {
     let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Refusal::new("internal", error.to_string()));
     let mut rows = Vec::new();
     let restored = Restored { prior: log.clone(), backed_up: contents.made, recorded: false };
     rows.push((RESTORED.to_vec(), json(serde_json::to_vec(&restored))?));
     for partner in &contents.partners {
-        let waiting = Waiting { partner: partner.clone() };
+        let waiting = Waiting { partner: partner.clone(), accepted: false };
         rows.push((Waiting::key(partner), json(serde_json::to_vec(&waiting))?));
     }
     for mut peer in all::<Peer>(store, Peer::PREFIX).await? {
@@ -183,15 +195,19 @@ async fn begin(
         deletes.extend(page.into_iter().map(|(key, _)| key));
     }
     store.commit(Batch { deletes, ..Batch::default() }).await?;
-    begin_epoch(store, rows).await?;
+    begin_epoch(store, rows, now).await?;
     Ok(())
 }
 
-/// A copy that was fetched after the backup is in the vault and in no row: nobody would destroy its key when it is due.
-async fn destroy_unknown_keys(home: &Path, store: &dyn Store) -> Result<(), StartError> {
-    let vault = vault::Vault::open(home)?;
-    let known = all::<vault::CopyRow>(store, vault::PREFIX).await?;
-    vault.destroy_but(&known.into_iter().map(|row| row.id).collect::<Vec<_>>())?;
+/// What a restore left that was killed: a whole store, which nobody would ever erase anything in.
+fn remove_staged(home: &Path) -> Result<(), StartError> {
+    let failed = |error| StartError::File { path: home.to_owned(), error };
+    for entry in fs::read_dir(home).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(STAGED)) {
+            fs::remove_dir_all(entry.path()).map_err(failed)?;
+        }
+    }
     Ok(())
 }
 

@@ -12,9 +12,12 @@
 //!   POST receipts                       204: other halves (used, deleted, revoked)
 //!   POST statement                      204: a newer participant statement
 //!   POST restorations                   200: the sender's store was restored; what the receiver holds of its receipts
+//!   GET  witnessed                      200: the newest checkpoints of the caller's logs that were cosigned
 //!   POST add-checkpoint                 C2SP tlog-witness: 200 with a cosignature
 //!   GET  log/{epoch}/…                  C2SP tlog-tiles: checkpoint, tile/…; open to anybody
 //! ```
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -159,13 +162,21 @@ pub struct Half {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestorationRequest {
-    /// The first receipt of the sender's new log (`restored`), as number 0 of its own series.
-    pub restored: LoggedReceipt,
-    /// The series tag in its entry (base64url): the receiver can't make it.
-    pub tag: String,
+    /// Which log it is.
+    pub announcement: Announcement,
     /// About which agreement, if not just to say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
+}
+
+/// A log that was begun by a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Announcement {
+    /// Its first receipt (`restored`), as number 0 of its signer's own series.
+    pub restored: LoggedReceipt,
+    /// The series tag in its entry (base64url): nobody else can make it.
+    pub tag: String,
 }
 
 /// Which receipts under an agreement are missing.
@@ -174,28 +185,39 @@ pub struct RestorationRequest {
 pub struct Lost {
     /// The agreement.
     pub agreement: AgreementId,
-    /// Of the sender's own, in the log before: from this number on.
-    pub own: u64,
-    /// Of the receiver's, in its newest log: from this number on.
-    pub yours: u64,
+    /// How many of the sender's own it has, by log; of others, none.
+    pub known: BTreeMap<u64, u64>,
+    /// Where the receiver goes on with its own: what its last answer said.
+    #[serde(default)]
+    pub after: u64,
 }
 
 /// Answer of `POST restorations`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestorationAnswer {
-    /// The newest checkpoint of the sender's log before that the receiver cosigned, as the sender signed it.
+    /// The newest checkpoint of each of the sender's logs that the receiver cosigned, as the sender signed it.
+    #[serde(default)]
+    pub witnessed: Vec<String>,
+    /// The receiver's own log, if that was begun by a restore too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub witnessed: Option<String>,
-    /// The sender's receipts that the receiver holds, in the order of their numbers; at most [`MAX_HALVES`].
+    pub announcement: Option<Announcement>,
+    /// The sender's receipts that the receiver holds, in the order of logs and numbers; [`MAX_HALVES`] if there may be more.
     #[serde(default)]
     pub own: Vec<Half>,
-    /// The receiver's own, likewise.
+    /// The receiver's own; at most [`MAX_HALVES`].
     #[serde(default)]
     pub mine: Vec<Half>,
-    /// Whether there are more of either.
-    #[serde(default)]
-    pub more: bool,
+    /// Where to go on with the receiver's own, if there may be more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+}
+
+/// Answer of `GET witnessed`: the newest checkpoint of each of the caller's logs that we cosigned, as the caller signed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessedAnswer {
+    /// Signed notes.
+    pub checkpoints: Vec<String>,
 }
 
 /// What a witness says to `add-checkpoint` (C2SP `tlog-witness`).
@@ -255,6 +277,11 @@ pub fn statement_path() -> String {
 /// `POST restorations`, below `<base>`.
 pub fn restorations_path() -> String {
     format!("{PATH}/restorations")
+}
+
+/// `GET witnessed`, below `<base>`.
+pub fn witnessed_path() -> String {
+    format!("{PATH}/witnessed")
 }
 
 /// `POST add-checkpoint`, below `<base>`.

@@ -11,7 +11,7 @@ use crate::{
         Party, ProtocolError,
         extension::{
             AcknowledgementRequest, HalvesRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
-            RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, Witnessing,
+            RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, WitnessedAnswer, Witnessing,
         },
         message::{
             Catalog, CatalogRequest, ContractNegotiation, Dataset, NegotiationMessage, TransferMessage, TransferProcess,
@@ -120,6 +120,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Learns that the caller's store was restored, and gives back what of its receipts is held here.
     async fn restoration(&self, caller: &Caller, body: RestorationRequest) -> Result<RestorationAnswer, Refusal>;
+
+    /// What was cosigned of the caller's logs.
+    async fn witnessed(&self, caller: &Caller) -> Result<WitnessedAnswer, Refusal>;
 
     /// Takes a checkpoint of the caller's log, and cosigns it if it goes on from the last one.
     async fn add_checkpoint(&self, caller: &Caller, body: &str) -> Result<Witnessing, Refusal>;

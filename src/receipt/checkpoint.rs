@@ -16,6 +16,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// The largest size, and the largest number of a log: what can be said in JSON (RFC 8785), and so in receipts.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
+
 /// Why a checkpoint was not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CheckpointError {
@@ -52,7 +55,7 @@ pub fn origin(did: &Did, epoch: u64) -> String {
 /// Which of this participant's logs has this origin; `None` for anybody else's.
 pub fn epoch_of(origin: &str, did: &(impl AsRef<str> + ?Sized)) -> Option<u64> {
     let number = origin.strip_prefix(did.as_ref())?.strip_prefix("/log/")?;
-    number.parse().ok().filter(|epoch: &u64| *epoch > 0 && epoch.to_string() == number)
+    number.parse().ok().filter(|epoch: &u64| (1..=MAX_NUMBER).contains(epoch) && epoch.to_string() == number)
 }
 
 /// The name by which a participant cosigns: `<did>/witness`.
@@ -83,6 +86,9 @@ impl Checkpoint {
         if number.to_string() != size {
             return Err(CheckpointError::Syntax("the size is not written plainly"));
         }
+        if number > MAX_NUMBER {
+            return Err(CheckpointError::Syntax("the size is larger than 2^53-1"));
+        }
         let root = STANDARD
             .decode(root)
             .ok()
@@ -104,6 +110,13 @@ impl Checkpoint {
         let id = note::key_id(origin, Algorithm::Ed25519, key);
         let signed = signatures(note, origin, id).any(|signature| key.verify_raw(text.as_bytes(), &signature));
         if signed { Ok(checkpoint) } else { Err(CheckpointError::Signature) }
+    }
+
+    /// This checkpoint's note with the log's own signature lines alone: what others added is not ours to keep.
+    pub fn bare(&self, note: &str) -> String {
+        let own = format!("\u{2014} {} ", self.origin);
+        let lines = note.lines().filter(|line| line.starts_with(&own));
+        lines.fold(self.text() + "\n", |bare, line| bare + line + "\n")
     }
 
     /// A cosignature line over this checkpoint: that it is the largest consistent tree of this log that we know.

@@ -35,6 +35,9 @@ const QUEUE: usize = 4096;
 const GROUP: usize = 1024;
 
 pub(super) const HEAD: &[u8] = b"log/head";
+/// The head as others may see it: sled shows a batch before it is on the disk, and nobody may be told of a checkpoint that a
+/// crash could take back.
+const PUBLISHED: &[u8] = b"log/published";
 const INDEXED: &[u8] = b"log/indexed";
 /// Receipts before this place are in the archive.
 pub(super) const FROZEN: &[u8] = b"log/frozen";
@@ -157,6 +160,8 @@ impl Committer {
             events: events.clone(),
         };
         writer.catch_up().await?;
+        let json = serde_json::to_vec(&writer.head).map_err(|error| damaged(HEAD, error.to_string()))?;
+        writer.store.commit(Batch { derived: vec![(PUBLISHED.to_vec(), json)], ..Batch::default() }).await?;
         let (queue, jobs) = mpsc::channel(QUEUE);
         tokio::spawn(writer.run(jobs));
         Ok(Self { queue, latest, events })
@@ -337,7 +342,10 @@ impl Writer {
             head.checkpoint = checkpoint.sign(&self.signer.key);
         }
         match serde_json::to_vec(&head) {
-            Ok(json) => batch.puts.push((HEAD.to_vec(), json)),
+            Ok(json) => {
+                batch.derived.push((PUBLISHED.to_vec(), json.clone()));
+                batch.puts.push((HEAD.to_vec(), json));
+            }
             Err(error) => return refuse_all(accepted, &error.to_string()),
         }
         batch.derived.push((INDEXED.to_vec(), head.end().to_be_bytes().to_vec()));
@@ -417,7 +425,8 @@ impl Writer {
             },
         };
         series.insert(name, number + 1);
-        let (epoch, index, sha256, tag) = (head.epoch, head.end(), new.jws.sha256(), new.series_key.tag(number));
+        let (epoch, index, sha256) = (head.epoch, head.end(), new.jws.sha256());
+        let tag = new.series_key.in_epoch(epoch).tag(number);
         head.frontier.push_with(leaf_hash(&entry(&tag, &sha256)), |node, hash| {
             // what tiles above the lowest hold; the lowest are made of entries
             if node.level.is_multiple_of(8) {
@@ -454,9 +463,14 @@ impl Writer {
     }
 }
 
-/// The head as it is in the store; that of an empty log if there is none.
+/// The head as it is on the disk; that of an empty log if there is none.
 pub(super) async fn load(store: &dyn Store) -> Result<Head, ReceiptError> {
-    match store.get(HEAD).await? {
+    let bytes = match store.get(PUBLISHED).await? {
+        Some(bytes) => Some(bytes),
+        // nothing was written since the start
+        None => store.get(HEAD).await?,
+    };
+    match bytes {
         None => Ok(Head::default()),
         Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(HEAD, error.to_string())),
     }

@@ -13,6 +13,7 @@ use crate::{
             Brief, RECEIPTS, by_agreement, by_hash_key, by_id_key, by_kind, by_partner, by_verdict, last_key,
             parse_row, partner, payload, placed, receipt_key, verdict_code,
         },
+        read,
         rows::damaged,
     },
     store::Store,
@@ -99,8 +100,9 @@ impl Filter {
     }
 }
 
-/// Milliseconds by which a receipt may be older than the one before it in the log: those of a person's patience.
-const SKEW: i64 = 600_000;
+/// Milliseconds by which a receipt may be older than the one before it in the log: a commit waits for one sync, not for
+/// people.
+const SKEW: i64 = 60_000;
 
 /// Rows read at a time.
 const PAGE: usize = 256;
@@ -195,6 +197,7 @@ impl Receipts {
             }
             place = start.max(cursor);
         }
+        let end = self.size().await?;
         let mut after = place.checked_sub(1).map(receipt_key);
         loop {
             let page = PAGE.min(limit - found.len() + 1);
@@ -203,7 +206,7 @@ impl Receipts {
             after = Some(last.clone());
             for (key, row) in &rows {
                 let stored = stored(key, row)?;
-                if filter.is_past(stored.receipt.time.millis()) {
+                if stored.index >= end || filter.is_past(stored.receipt.time.millis()) {
                     return Ok(found);
                 }
                 if filter.fits(&self.1, &stored.receipt) {
@@ -234,6 +237,12 @@ impl Receipts {
         Ok(low)
     }
 
+    /// The partner's half with this hash.
+    pub async fn half(&self, agreement: &AgreementId, sha256: &Sha256) -> Result<Option<PartnerHalf>, ReceiptError> {
+        let key = [&PartnerHalf::prefix(agreement)[..], sha256.as_bytes()].concat();
+        Ok(read(&*self.0, &key).await?.value)
+    }
+
     /// The partner's halves under an agreement.
     pub async fn halves(&self, agreement: &AgreementId) -> Result<Vec<PartnerHalf>, ReceiptError> {
         let prefix = PartnerHalf::prefix(agreement);
@@ -259,6 +268,7 @@ impl Receipts {
             let place = place.try_into().map_err(|_| damaged(key, "no place"))?;
             return self.at(u64::from_be_bytes(place)).await;
         }
+        let end = self.size().await?;
         let mut after = cursor.checked_sub(1).map(receipt_key);
         loop {
             let rows = self.0.scan(RECEIPTS, after.as_deref(), PAGE).await?;
@@ -266,7 +276,7 @@ impl Receipts {
             after = Some(last.clone());
             for (key, row) in &rows {
                 let stored = stored(key, row)?;
-                if wanted(&stored) {
+                if stored.index < end && wanted(&stored) {
                     return Ok(Some(stored));
                 }
             }

@@ -14,8 +14,11 @@ use crate::{
         rows::{damaged, encode},
     },
     store::{Batch, Store},
+    time::Timestamp,
 };
 
+/// More events than are ever made between a backup and its restore.
+const EVENTS: u64 = 1_000_000_000;
 /// Receipts read at a time.
 const PAGE: usize = 512;
 
@@ -58,17 +61,19 @@ pub async fn verify_log(store: Arc<dyn Store>, did: &Did, key: &VerifyingKey) ->
     newest.ok_or_else(|| damaged(HEAD, "there is no log"))
 }
 
-/// Begins the next log of a restored store, before any committer runs over it, and writes these rows with it.
+/// Begins the next log of a restored store, before any committer runs over it, and writes these rows with it. Its number is
+/// the time in seconds: the same backup may be restored again, and that is another log.
 ///
 /// # Errors
 /// A store that can't be read or written; a head that is damaged.
-pub async fn begin_epoch(store: &dyn Store, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<PeerCheckpoint, ReceiptError> {
+pub async fn begin_epoch(store: &dyn Store, rows: Vec<(Vec<u8>, Vec<u8>)>, now: Timestamp) -> Result<(), ReceiptError> {
     let mut head = load(store).await?;
     let ended = head.epoch();
-    let prior = PeerCheckpoint { epoch: ended.epoch, size: ended.size, root: head.frontier.root() };
     head.first = head.end();
-    head.epoch += 1;
+    head.epoch = (head.epoch + 1).max(u64::try_from(now.seconds()).unwrap_or(0));
     head.version += 1;
+    // followers of events may be further than the backup: no number is given twice
+    head.events += EVENTS;
     head.frontier = Frontier::default();
     head.checkpoint.clear();
     head.earlier.push(ended);
@@ -76,6 +81,5 @@ pub async fn begin_epoch(store: &dyn Store, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Re
     let head = serde_json::to_vec(&head).map_err(|error| damaged(HEAD, error.to_string()))?;
     let mut puts: Vec<_> = rows.into_iter().map(|(key, json)| (key, encode(version, &json))).collect();
     puts.push((HEAD.to_vec(), head));
-    store.commit(Batch { puts, ..Batch::default() }).await?;
-    Ok(prior)
+    Ok(store.commit(Batch { puts, ..Batch::default() }).await?)
 }

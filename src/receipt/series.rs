@@ -21,6 +21,14 @@ impl SeriesKey {
         Self(Zeroizing::new(hkdf_sha256(secret, b"", &[b"counterseal/series", party.as_ref().as_bytes()])))
     }
 
+    /// The key in one of the party's logs: so that nobody who reads several of them finds one series in both by its tags.
+    pub fn in_epoch(&self, epoch: u64) -> Self {
+        match epoch {
+            1 => self.clone(),
+            _ => Self(Zeroizing::new(hkdf_sha256(&*self.0, b"", &[b"counterseal/series/epoch", &epoch.to_be_bytes()]))),
+        }
+    }
+
     /// The tag of number `n` (from 0): HMAC-SHA-256 over `n` as 8 bytes, big-endian.
     pub fn tag(&self, n: u64) -> [u8; 32] {
         hmac_sha256(&*self.0, &n.to_be_bytes())

@@ -182,7 +182,7 @@ impl Store for Faulty {
         }
         self.inner.commit(batch).await
     }
-    async fn erase(&self, key: &[u8]) -> Result<(), StoreError> {
+    async fn erase(&self, key: &[u8]) -> Result<bool, StoreError> {
         self.inner.erase(key).await
     }
     async fn freeze(&self, keys: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    crypto::jws::Jws,
     id::Sha256,
     receipt::{checkpoint::Checkpoint, note::MAX_NOTE, proof::verify_consistency},
 };
@@ -67,6 +68,9 @@ pub struct Seen {
     /// The checkpoint after it whose proof failed, if it is being asked again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubtful: Option<String>,
+    /// Of a log that a restore began: its first receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Jws>,
 }
 
 /// What follows from a checkpoint whose signature holds.
@@ -132,7 +136,14 @@ mod tests {
     fn seen(leaves: &[Sha256]) -> Seen {
         let checkpoint = checkpoint(leaves);
         let note = checkpoint.sign(&SigningKey::from_seed([1; 32]));
-        Seen { origin: checkpoint.origin, size: checkpoint.size, root: checkpoint.root, note, doubtful: None }
+        Seen {
+            origin: checkpoint.origin,
+            size: checkpoint.size,
+            root: checkpoint.root,
+            note,
+            doubtful: None,
+            restored: None,
+        }
     }
 
     fn submission(leaves: &[Sha256], old: u64) -> Submission {

@@ -1,5 +1,10 @@
-//! What may be erased later: appended to `content/<n>.pack`, synced before the batch that names the place. Before each
-//! content is a byte that says that it is there: erasure makes all of it zero.
+//! What may be erased later: appended to `content/<n>.pack`, synced before the batch that names the place.
+//!
+//! ```text
+//!   1 (u8) ‖ first 8 bytes of the content's SHA-256 ‖ content
+//! ```
+//!
+//! Erasure makes all of it zero: a content that is zero throughout is erased, one that is neither whole nor zero is damaged.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -8,12 +13,14 @@ use std::{
     path::PathBuf,
 };
 
-use crate::store::objects::sync_folder;
+use crate::{crypto::sha256, store::objects::sync_folder};
 
 /// A pack is closed when it has grown past this.
 const PACK: u64 = 64 << 20;
 /// The byte before a content.
 const PRESENT: u8 = 1;
+/// Bytes before a content.
+const HEAD: usize = 1 + 8;
 
 /// Where a content lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +76,11 @@ impl Contents {
         let mut bytes = Vec::new();
         let (pack, start) = self.current()?;
         for content in contents {
-            let length = u32::try_from(content.len() + 1).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+            let length =
+                u32::try_from(content.len() + HEAD).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
             places.push(Place { pack, offset: start + bytes.len() as u64, length });
             bytes.push(PRESENT);
+            bytes.extend_from_slice(&sha256(content).0[..HEAD - 1]);
             bytes.extend_from_slice(content);
         }
         if let (Some((_, file, end)), false) = (&mut self.open, bytes.is_empty()) {
@@ -83,10 +92,21 @@ impl Contents {
     }
 
     /// The content at this place; `None` once it is erased.
+    ///
+    /// # Errors
+    /// `InvalidData` for what is neither: damaged, or half erased when the power went.
     pub fn read(&self, place: Place) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; place.length as usize];
         File::open(self.path(place.pack))?.read_exact_at(&mut bytes, place.offset)?;
-        Ok(bytes.split_first().filter(|(mark, _)| **mark == PRESENT).map(|(_, content)| content.to_vec()))
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        match bytes.split_at_checked(HEAD) {
+            Some((head, content)) if head[0] == PRESENT && head[1..] == sha256(content).0[..HEAD - 1] => {
+                Ok(Some(content.to_vec()))
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}.pack is damaged there", place.pack))),
+        }
     }
 
     /// Overwrites the content at this place and syncs.
@@ -94,6 +114,46 @@ impl Contents {
         let file = OpenOptions::new().write(true).open(self.path(place.pack))?;
         file.write_all_at(&vec![0; place.length as usize], place.offset)?;
         file.sync_data()
+    }
+
+    /// Where the next content goes, if there was one: what a batch writes with the rows that name what was appended.
+    pub fn end(&self) -> Option<[u8; 12]> {
+        let (pack, _, end) = self.open.as_ref()?;
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&pack.to_be_bytes());
+        bytes[4..].copy_from_slice(&end.to_be_bytes());
+        Some(bytes)
+    }
+
+    /// Overwrites what lies beyond this end: a crash came before the batch that would have named it, so that nobody could
+    /// ever erase it.
+    pub fn close(&self, end: Option<&[u8]>) -> io::Result<()> {
+        let end = end.and_then(|bytes| <[u8; 12]>::try_from(bytes).ok()).unwrap_or_default();
+        let (pack, end) = end.split_at(4);
+        let pack = pack.try_into().map_or(0, u32::from_be_bytes);
+        let end = end.try_into().map_or(0, u64::from_be_bytes);
+        for number in pack.max(1)..=self.last {
+            let path = self.path(number);
+            let (from, length) = (if number == pack { end } else { 0 }, fs::metadata(&path)?.len());
+            if length <= from {
+                continue;
+            }
+            let file = OpenOptions::new().write(true).open(path)?;
+            let (zeros, mut at) = (vec![0; 1 << 20], from);
+            while at < length {
+                let part = (length - at).min(zeros.len() as u64) as usize;
+                file.write_all_at(&zeros[..part], at)?;
+                at += part as u64;
+            }
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// The packs as they are now: each with its length.
+    pub fn packs(&self) -> io::Result<Vec<(PathBuf, u64)>> {
+        let entries = fs::read_dir(&self.folder)?;
+        entries.map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.metadata()?.len())))).collect()
     }
 
     /// The pack to append to, and its end. A pack from before this start is never appended to: its end may be torn.

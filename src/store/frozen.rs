@@ -4,12 +4,13 @@
 //!   magic ‖ blocks (zstd, each about 16 KiB of rows) ‖ groups ‖ top ‖ footer
 //!   row    length of key (u16) ‖ key ‖ length of value (u32) ‖ value
 //!   group  of each of 64 blocks: offset (u64), length (u32), length unpacked (u32), first key, last key (u16 and bytes)
-//!   top    of each group: offset (u64), length (u32), first 8 bytes of its SHA-256, last key
+//!   top    of each group: offset (u64), length (u32), first 8 bytes of its SHA-256, first key, last key
 //!   footer offset of the top (u64) ‖ its length (u64) ‖ rows (u64) ‖ SHA-256 of the top ‖ magic
 //! ```
 //!
 //! A block never holds keys of two prefixes (the bytes up to `/`), so that a look for a key which is in no table reads
-//! none. Only the top is in memory: about 100 bytes for a megabyte of rows. A look reads one group and one block.
+//! none. Only the top is in memory: about 150 bytes for a megabyte of rows. A look reads one group and one block, and none of a
+//! table whose keys lie elsewhere.
 
 use std::{
     cell::RefCell,
@@ -26,7 +27,7 @@ use crate::{
     store::objects::sync_folder,
 };
 
-const MAGIC: &[u8; 16] = b"counterseal-frz1";
+const MAGIC: &[u8; 16] = b"counterseal-frz2";
 const FOOTER: usize = 8 + 8 + 8 + 32 + MAGIC.len();
 /// Bytes of rows in a block, before they are compressed.
 const BLOCK: usize = 16 << 10;
@@ -43,11 +44,12 @@ pub struct Table {
     top: Vec<Group>,
 }
 
-/// Where a group lies, and the last key in it.
+/// Where a group lies, and the first and the last key in it.
 struct Group {
     offset: u64,
     length: u32,
     digest: [u8; 8],
+    first: Box<[u8]>,
     last: Box<[u8]>,
 }
 
@@ -63,7 +65,8 @@ impl Group {
     fn take(rest: &mut &[u8]) -> Option<Self> {
         let offset = take_u64(rest)?;
         let length = take_u32(rest)?;
-        Some(Self { offset, length, digest: take(rest, 8)?.try_into().ok()?, last: take_key(rest)?.into() })
+        let digest = take(rest, 8)?.try_into().ok()?;
+        Some(Self { offset, length, digest, first: take_key(rest)?.into(), last: take_key(rest)?.into() })
     }
 }
 
@@ -135,7 +138,11 @@ impl Table {
 
     /// What it has at this key.
     pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let blocks = self.group(self.reaching(key))?;
+        let at = self.reaching(key);
+        if self.top.get(at).is_none_or(|group| &*group.first > key) {
+            return Ok(None);
+        }
+        let blocks = self.group(at)?;
         match blocks.get(reaching(&blocks, key)) {
             Some(block) if block.first.as_slice() <= key => {
                 let bytes = self.unpack(block)?;
@@ -240,7 +247,9 @@ impl Cursor {
                 self.blocks.pop_front();
             }
             let Some(block) = self.blocks.front() else {
-                if self.group >= self.table.top.len() {
+                let Some(group) = self.table.top.get(self.group) else { return Ok(None) };
+                // beyond the prefix: nothing more comes, and nothing is read to see that
+                if *group.first > *self.start && !group.first.starts_with(&self.prefix) {
                     return Ok(None);
                 }
                 self.blocks = self.table.group(self.group)?.into();
@@ -325,6 +334,7 @@ impl Writer {
             top.extend_from_slice(&self.offset.to_be_bytes());
             top.extend_from_slice(&(group.len() as u32).to_be_bytes());
             top.extend_from_slice(&sha256(&group).0[..8]);
+            put_key(&mut top, blocks.first().map_or(&[][..], |block| &block.first));
             put_key(&mut top, blocks.last().map_or(&[][..], |block| &block.last));
             self.offset += group.len() as u64;
         }

@@ -64,9 +64,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn erase(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.rows().remove(key);
-        Ok(())
+    async fn erase(&self, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.rows().remove(key).is_some())
     }
 
     async fn freeze(&self, _: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {

@@ -88,8 +88,9 @@ pub trait Store: Send + Sync + 'static {
     /// is [`StoreError::Poisoned`]: a sync that failed is never tried again as if nothing had happened.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 
-    /// Overwrites in place what a content row held, and deletes the row.
-    async fn erase(&self, key: &[u8]) -> Result<(), StoreError>;
+    /// Overwrites in place what a content row held, and deletes the row; says whether there was anything. What was erased
+    /// before is overwritten once more: who repeats it after a failure gets a sync of its own.
+    async fn erase(&self, key: &[u8]) -> Result<bool, StoreError>;
 
     /// Moves rows that will never change again (but by [`Store::erase`]) out of the working set, and keeps `mark` with
     /// them; durable when it returns. They are found as before.

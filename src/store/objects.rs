@@ -1,10 +1,11 @@
 //! Values too large for a page: files `objects/<sha256>`, synced before the batch that names them.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{crypto::sha256, id::Sha256};
@@ -12,12 +13,22 @@ use crate::{crypto::sha256, id::Sha256};
 /// The folder of large values.
 pub struct Objects {
     folder: PathBuf,
+    names: Mutex<Names>,
+}
+
+/// Which objects rows name, and how many rows do.
+#[derive(Default)]
+struct Names {
+    counts: HashMap<Sha256, u32>,
+    /// Whether a backup copies objects; those that no row names any more are then removed after it.
+    held: bool,
+    later: Vec<Sha256>,
 }
 
 impl Objects {
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
-        Ok(Self { folder })
+        Ok(Self { folder, names: Mutex::default() })
     }
 
     /// Writes these values; each file is synced, the folder once.
@@ -54,13 +65,54 @@ impl Objects {
         }
     }
 
-    /// Whether there is anything to sweep.
-    pub fn is_empty(&self) -> io::Result<bool> {
-        Ok(fs::read_dir(&self.folder)?.next().is_none())
+    /// Rows were written that name these objects, in place of rows that named those: what no row names any more is removed.
+    pub fn change(&self, named: impl IntoIterator<Item = Sha256>, replaced: impl IntoIterator<Item = Sha256>) {
+        let mut names = self.names();
+        for name in named {
+            *names.counts.entry(name).or_default() += 1;
+        }
+        for name in replaced {
+            if let Some(count) = names.counts.get_mut(&name) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    names.counts.remove(&name);
+                    names.later.push(name);
+                }
+            }
+        }
+        self.remove(&mut names);
     }
 
-    /// Removes files that no row names; says how many.
-    pub fn sweep(&self, named: &HashSet<Sha256>) -> io::Result<usize> {
+    /// The names of all objects; none is removed until [`Self::let_go`].
+    pub fn hold(&self) -> Vec<Sha256> {
+        let mut names = self.names();
+        names.held = true;
+        names.counts.keys().copied().collect()
+    }
+
+    /// A backup has ended.
+    pub fn let_go(&self) {
+        let mut names = self.names();
+        names.held = false;
+        self.remove(&mut names);
+    }
+
+    fn remove(&self, names: &mut Names) {
+        if names.held {
+            return;
+        }
+        for name in std::mem::take(&mut names.later) {
+            // named again since
+            if !names.counts.contains_key(&name)
+                && let Err(error) = fs::remove_file(self.path(&name))
+            {
+                tracing::warn!(%error, %name, "an object that no row names could not be removed; the next start does it");
+            }
+        }
+    }
+
+    /// Removes files that no row names; says how many. Called at start, with how many rows name each.
+    pub fn sweep(&self, named: HashMap<Sha256, u32>) -> io::Result<usize> {
         let mut swept = 0;
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
@@ -68,16 +120,21 @@ impl Objects {
                 .file_name()
                 .to_str()
                 .and_then(|name| name.parse::<Sha256>().ok())
-                .is_none_or(|name| !named.contains(&name));
+                .is_none_or(|name| !named.contains_key(&name));
             if orphan {
                 fs::remove_file(entry.path())?;
                 swept += 1;
             }
         }
+        self.names().counts = named;
         Ok(swept)
     }
 
-    fn path(&self, name: &Sha256) -> PathBuf {
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn path(&self, name: &Sha256) -> PathBuf {
         self.folder.join(name.to_string())
     }
 }

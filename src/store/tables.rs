@@ -88,13 +88,15 @@ impl Tables {
         Ok(change)
     }
 
+    /// Bytes of the tables that would be merged next; 0 if there are too few.
+    pub fn next_merge(&self, listed: &[Listed]) -> io::Result<u64> {
+        let Some(range) = mergeable(listed) else { return Ok(0) };
+        self.now()[range].iter().map(|table| Ok(table.file().metadata()?.len())).sum()
+    }
+
     /// Merges the oldest tables that can be; `None` if there are too few, or it is told to stop.
     pub fn merge(&self, listed: Vec<Listed>, stop: &dyn Fn() -> bool) -> io::Result<Option<Change>> {
-        let Some(first) = listed.iter().position(|one| !one.merged) else { return Ok(None) };
-        let range = first..first + MERGED;
-        if !listed.get(range.clone()).is_some_and(|tables| tables.iter().all(|one| one.thinned && !one.merged)) {
-            return Ok(None);
-        }
+        let Some(range) = mergeable(&listed) else { return Ok(None) };
         let mut change = Change { listed, open: self.now().to_vec(), gone: Vec::new() };
         let next = Listed { thinned: true, ..change.next(true) };
         let mut cursors: Vec<Cursor> =
@@ -127,9 +129,20 @@ impl Tables {
 
     fn write(&self, listed: &Listed, rows: impl Iterator<Item = io::Result<Row>>) -> io::Result<Arc<Table>> {
         let path: &Path = &self.folder.join(listed.file());
-        Table::write(path, rows)?;
+        Table::write(path, rows).inspect_err(|_| {
+            // half a table takes room that commits need
+            let _ = fs::remove_file(path.with_extension("new"));
+        })?;
         Table::open(path).map(Arc::new)
     }
+}
+
+/// The oldest tables that can be merged, if there are enough.
+fn mergeable(listed: &[Listed]) -> Option<std::ops::Range<usize>> {
+    let first = listed.iter().position(|one| !one.merged)?;
+    let range = first..first + MERGED;
+    let ready = listed.get(range.clone())?.iter().all(|one| one.thinned && !one.merged);
+    ready.then_some(range)
 }
 
 impl Change {

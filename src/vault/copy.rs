@@ -166,9 +166,7 @@ impl Vault {
         for entry in fs::read_dir(&self.folder).map_err(file_error)? {
             let folder = entry.map_err(file_error)?.path();
             if folder.is_dir() && !known.contains(&folder) {
-                destroy_file(&folder.join(KEY))?;
-                destroy_file(&folder.join(ONE_TIME))?;
-                sync_folder(&folder)?;
+                destroy_in(&folder)?;
             }
         }
         Ok(())
@@ -177,13 +175,27 @@ impl Vault {
     /// Destroys the keys of a copy: overwritten, synced, removed. Without them the bodies are noise.
     pub fn destroy(&self, copy: &CopyId) -> Result<(), VaultError> {
         let folder = self.folder(copy);
-        if !folder.exists() {
-            return Ok(());
+        match folder.try_exists() {
+            Ok(true) => destroy_in(&folder),
+            Ok(false) => Ok(()),
+            // whatever can't be looked at is not destroyed
+            Err(error) => Err(VaultError::File { path: folder, error }),
         }
-        destroy_file(&folder.join(KEY))?;
-        destroy_file(&folder.join(ONE_TIME))?;
-        sync_folder(&folder)
     }
+}
+
+/// Destroys all keys in the folder of a copy, also those that a crash left half in their place.
+fn destroy_in(folder: &Path) -> Result<(), VaultError> {
+    for name in [KEY, ONE_TIME] {
+        destroy_file(&folder.join(name))?;
+        destroy_file(&folder.join(fresh(name)))?;
+    }
+    sync_folder(folder)
+}
+
+/// Where a key is written before it is in its place.
+fn fresh(name: &str) -> String {
+    format!("{name}.new")
 }
 
 fn private_folder(folder: &Path) -> Result<(), VaultError> {
@@ -202,7 +214,7 @@ fn sync_folder(folder: &Path) -> Result<(), VaultError> {
 
 /// Writes a key so that after a crash there is either all of it or none: a new file, synced, renamed.
 fn write_key(folder: &Path, name: &str, key: &[u8; 32]) -> Result<(), VaultError> {
-    let (path, fresh) = (folder.join(name), folder.join(format!("{name}.new")));
+    let (path, fresh) = (folder.join(name), folder.join(fresh(name)));
     (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(key)?;

@@ -51,6 +51,8 @@ pub(super) struct Party {
     pub newest: Statement,
     /// By signing key, the statement with which that key was superseded.
     pub superseded: HashMap<Kid, Sha256>,
+    /// By signing key, which statement named it first.
+    pub ages: HashMap<Kid, usize>,
 }
 
 /// All keys of the chains.
@@ -68,7 +70,7 @@ impl Keys {
     /// Adds a chain; gives its first signing key, or what is wrong with it.
     pub fn add(&mut self, did: &Did, chain: &[Jws]) -> Result<VerifyingKey, String> {
         let mut first = None;
-        let mut superseded = HashMap::new();
+        let (mut superseded, mut ages) = (HashMap::new(), HashMap::new());
         let mut newest: Option<Statement> = None;
         for end in 1..=chain.len() {
             let statement = verify_chain(&chain[..end]).map_err(|error| error.to_string())?;
@@ -82,10 +84,11 @@ impl Keys {
                 superseded.insert(before.signing_kid(), chain[end - 1].sha256());
             }
             first.get_or_insert(statement.keys.signing);
+            ages.entry(statement.signing_kid()).or_insert(end);
             newest = Some(statement);
         }
         let newest = newest.ok_or("no statement")?;
-        self.parties.insert(did.clone(), Party { newest, superseded });
+        self.parties.insert(did.clone(), Party { newest, superseded, ages });
         first.ok_or_else(|| "no statement".to_owned())
     }
 }

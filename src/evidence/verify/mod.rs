@@ -17,7 +17,7 @@ use crate::{
     evidence::{Bundle, ExportedAgreement},
     id::{AgreementId, Did, ParticipantId, Sha256},
     offer::Offer,
-    receipt::{Kind, Receipt, checkpoint::Checkpoint},
+    receipt::{Kind, PeerCheckpoint, Receipt, checkpoint::Checkpoint},
 };
 
 pub use self::{keys::Trust, log::Cosignature};
@@ -39,7 +39,11 @@ pub struct Finding {
 pub struct Verdict {
     /// Whose export it is.
     pub exporter: Did,
-    /// Whether the series of its agreements are whole; a selection by kind, verdict or time can't be.
+    /// Which of its logs: after a restore there are several, and an export of each.
+    pub epoch: u64,
+    /// The log before it, as its first receipt says.
+    pub prior: Option<PeerCheckpoint>,
+    /// Whether the series of its agreements are whole, within this log; a selection by kind, verdict or time can't be.
     pub whole: bool,
     /// Receipts that hold.
     pub receipts: usize,
@@ -55,6 +59,8 @@ pub struct Verdict {
     pub one_sided: usize,
     /// Halves of partners that hold.
     pub halves: usize,
+    /// Receipts of its own that it lost with a store, and has back from partners.
+    pub recovered: usize,
     /// Decisions that came out the same when they were decided again.
     pub replayed: usize,
     /// Decisions that could not be: their request was erased or is not shown, or they are of another version.
@@ -104,7 +110,10 @@ pub(super) struct Held {
 pub(super) struct Checked {
     pub receipts: Vec<Held>,
     pub halves: Vec<Held>,
+    /// The exporter's own, of this log, that only partners kept; they have no index.
+    pub recovered: Vec<Held>,
     pub agreements: HashMap<AgreementId, Agreement>,
+    pub one_sided: HashSet<AgreementId>,
 }
 
 /// Checks an export, offline.
@@ -168,9 +177,14 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         cosignatures: &cosignatures,
     };
     let (receipts, replayed, not_replayed) = receipts::check(&context, &mut findings);
-    let halves = halves::check(bundle, &keys, &agreements, &secrets, &mut findings);
+    let (theirs, ours) = (halves::Whose::Partner, halves::Whose::Exporter);
+    let halves = halves::check(bundle, &theirs, &keys, &agreements, &secrets, &mut findings);
+    let recovered = halves::check(bundle, &ours, &keys, &agreements, &secrets, &mut findings);
+    let first = receipts.iter().find(|held| held.index == Some(0));
     let verdict = Verdict {
         exporter: bundle.about.exporter.clone(),
+        epoch: bundle.about.epoch,
+        prior: first.and_then(|first| first.receipt.prior_log.clone()),
         whole: bundle.about.scope.is_whole(),
         receipts: receipts.len(),
         entries: bundle.entries.len(),
@@ -179,13 +193,14 @@ pub(super) fn check(bundle: &Bundle, trust: &Trust) -> (Verdict, Checked) {
         agreements: agreements.len(),
         one_sided: one_sided.len(),
         halves: halves.len(),
+        recovered: recovered.len(),
         replayed,
         not_replayed,
         trusted,
         unproven,
         findings: findings.0,
     };
-    (verdict, Checked { receipts, halves, agreements })
+    (verdict, Checked { receipts, halves, recovered, agreements, one_sided })
 }
 
 /// An offer by its provider, if its signature holds.

@@ -41,7 +41,7 @@ pub(super) fn check(context: &Context<'_>, findings: &mut Findings) -> (Vec<Held
     let mut held: Vec<Held> = Vec::new();
     let (mut replayed, mut not_replayed) = (0, 0);
     let mut signers: Vec<(u64, Kid)> = Vec::new();
-    let mut places = HashSet::new();
+    let (mut places, mut ids, mut hashes) = (HashSet::new(), HashSet::new(), HashSet::new());
     let mut before: Option<u64> = None;
     for exported in &context.bundle.receipts {
         let unread = || format!("receipt at {} ({})", exported.index, name(&exported.jws));
@@ -54,6 +54,9 @@ pub(super) fn check(context: &Context<'_>, findings: &mut Findings) -> (Vec<Held
             }
         };
         let place = format!("receipt {} ({})", receipt.id, receipt.kind.as_str());
+        if !ids.insert(receipt.id.clone()) || !hashes.insert(exported.jws.sha256()) {
+            findings.wrong("receipt-twice", place.clone(), "it is there at another place too");
+        }
         if !places.insert(exported.index) {
             findings.wrong("receipt-twice", place.clone(), format!("entry {} is claimed twice", exported.index));
         } else if before.is_some_and(|before| before > exported.index) {
@@ -107,7 +110,7 @@ fn in_log(context: &Context<'_>, exported: &ExportedReceipt, receipt: &Receipt, 
     let about = &context.bundle.about;
     let secret = AgreementId::parse(&receipt.series).ok().and_then(|id| context.secrets.get(&id));
     if let Some(secret) = secret {
-        let tag = secret.key_of(&about.exporter.clone().into()).tag(exported.number);
+        let tag = secret.key_of(&about.exporter.clone().into()).in_epoch(about.epoch).tag(exported.number);
         if *found != entry(&tag, &sha256) {
             findings.wrong("number-wrong", place, format!("it is not number {} of its series", exported.number));
         }
@@ -169,7 +172,7 @@ fn continued(context: &Context<'_>, held: &[Held], findings: &mut Findings) {
     }
 }
 
-/// No receipt is signed by a key that the log says was superseded before.
+/// No receipt is signed by a key that the log says was superseded before, or by an older one than a receipt before it.
 fn outdated(context: &Context<'_>, held: &[Held], signers: &[(u64, Kid)], findings: &mut Findings) {
     let Some(exporter) = context.keys.parties.get(&context.bundle.about.exporter) else { return };
     // where the log says that a statement took effect
@@ -178,7 +181,14 @@ fn outdated(context: &Context<'_>, held: &[Held], signers: &[(u64, Kid)], findin
         .filter(|held| held.receipt.kind == Kind::Rotated && held.receipt.consumer.is_none())
         .filter_map(|held| Some((held.receipt.refers?, held.index?)))
         .collect();
+    let mut newest = 0;
     for (index, kid) in signers {
+        let age = exporter.ages.get(kid).copied().unwrap_or(0);
+        if age < newest {
+            let problem = "the key that signed it had been superseded when an earlier receipt was signed";
+            findings.wrong("key-outdated", format!("receipt at {index}"), problem);
+        }
+        newest = newest.max(age);
         let since = exporter.superseded.get(kid).and_then(|statement| rotated.get(statement));
         if let Some(since) = since.filter(|since| *since < index) {
             let problem = format!("the key that signed it was superseded by the rotation at {since}");
@@ -211,7 +221,7 @@ fn bracketed(context: &Context<'_>, held: &[Held], findings: &mut Findings) {
     }
 }
 
-/// Within a series, times don't run backwards.
+/// Within a series, neither places in the log nor times run backwards.
 fn order(held: &[Held], findings: &mut Findings) {
     let mut series: BTreeMap<&str, Vec<(u64, Timestamp, &Held)>> = BTreeMap::new();
     for one in held {
@@ -220,7 +230,12 @@ fn order(held: &[Held], findings: &mut Findings) {
     for receipts in series.values_mut() {
         receipts.sort_by_key(|(number, ..)| *number);
         for pair in receipts.windows(2) {
-            let [(earlier, then, _), (_, now, one)] = pair else { continue };
+            let [(earlier, then, before), (_, now, one)] = pair else { continue };
+            if one.index <= before.index {
+                let place = format!("receipt {} ({})", one.receipt.id, one.receipt.kind.as_str());
+                let problem = format!("number {} is not after number {earlier} in the log", one.number);
+                findings.wrong("number-disordered", place, problem);
+            }
             if now.millis() + SKEW < then.millis() {
                 let place = format!("receipt {} ({})", one.receipt.id, one.receipt.kind.as_str());
                 findings.wrong(
@@ -233,16 +248,24 @@ fn order(held: &[Held], findings: &mut Findings) {
     }
 }
 
-/// No gap in an agreement's series, and no tail that was left out: whoever has the secret finds the next number's tag in
-/// the log.
+/// No gap in an agreement's series, no tail that was left out, and no second receipt with a number: whoever has the secret
+/// finds the tag of each number in the log exactly once, and that of the next nowhere.
 fn complete(context: &Context<'_>, held: &[Held], findings: &mut Findings) {
-    let tags: HashSet<&[u8]> = context.bundle.entries.iter().map(|entry| &entry[1..33]).collect();
+    let mut tags: HashMap<&[u8], usize> = HashMap::new();
+    for entry in &context.bundle.entries {
+        *tags.entry(&entry[1..33]).or_default() += 1;
+    }
+    let about = &context.bundle.about;
     for (id, secret) in context.secrets {
         let mut numbers: Vec<u64> =
             held.iter().filter(|held| held.receipt.series == id.as_str()).map(|held| held.number).collect();
         numbers.sort_unstable();
-        numbers.dedup();
         let place = || format!("agreement {id}");
+        if let Some(twice) = numbers.windows(2).find(|pair| pair[0] == pair[1]) {
+            let problem = format!("two receipts of the exporter's series have number {}", twice[0]);
+            findings.wrong("number-reused", place(), problem);
+            numbers.dedup();
+        }
         for (expected, number) in (0_u64..).zip(&numbers) {
             if *number != expected {
                 let problem = format!("number {expected} of the exporter's series is not in the export");
@@ -250,8 +273,13 @@ fn complete(context: &Context<'_>, held: &[Held], findings: &mut Findings) {
                 break;
             }
         }
-        let next = secret.key_of(&context.bundle.about.exporter.clone().into()).tag(numbers.len() as u64);
-        if tags.contains(&next[..]) {
+        let series = secret.key_of(&about.exporter.clone().into()).in_epoch(about.epoch);
+        let logged = |number: u64| tags.get(&series.tag(number)[..]).copied().unwrap_or(0);
+        for number in numbers.iter().filter(|number| logged(**number) > 1) {
+            let problem = format!("the log has number {number} of the exporter's series {} times", logged(*number));
+            findings.wrong("number-reused", place(), problem);
+        }
+        if logged(numbers.len() as u64) > 0 {
             let problem = format!("the log has number {} of the exporter's series, the export has not", numbers.len());
             findings.wrong("receipt-missing", place(), problem);
         }

@@ -8,7 +8,7 @@
 mod take;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,23 +16,27 @@ use std::{
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agreement::{AgreementRow, AgreementState},
     crypto::b64,
+    dataplane::{ReleaseRow, ReleaseState},
     error::Refusal,
     exchange::{Exchange, fetch::parsed, refuse, retry, use_copy::consumes},
-    id::{AgreementId, ParticipantId, ReleaseId},
+    id::{AgreementId, ParticipantId, ReleaseId, Sha256},
     identity::Peer,
     protocol::{
         BASE, Party,
-        extension::{Half, LoggedReceipt, Lost, RestorationAnswer, RestorationRequest, restorations_path},
+        extension::{
+            Announcement, LoggedReceipt, Lost, MAX_HALVES, RestorationAnswer, RestorationRequest, restorations_path,
+        },
         outgoing,
     },
     receipt::{
-        Commit, Kind, LogProof, Mirror, PartnerHalf, PeerCheckpoint, Receipt,
-        checkpoint::{Checkpoint, origin},
+        Commit, Epoch, Kind, LogProof, Mirror, PartnerHalf, PeerCheckpoint, Receipt,
+        checkpoint::{Checkpoint, epoch_of},
         entry, list, read, row_key,
     },
     time::Timestamp,
@@ -44,6 +48,12 @@ pub const RESTORED: &[u8] = b"self/restored";
 pub const WAITING: &str = "rc/";
 /// Receipts of ours that only partners kept.
 const RECOVERED: &str = "hr/";
+/// Between two attempts with one partner, at least.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between looks while there is nobody to ask.
+const IDLE: Duration = Duration::from_secs(60);
+/// The most pages about one agreement.
+const MOST: usize = 100_000;
 
 /// What was restored, and when it was backed up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +72,9 @@ pub struct Restored {
 pub struct Waiting {
     /// Who.
     pub partner: ParticipantId,
+    /// Whether decisions go on without its answer.
+    #[serde(default)]
+    pub accepted: bool,
 }
 
 impl Waiting {
@@ -73,7 +86,10 @@ impl Waiting {
 
 /// Partners that have not said yet what they know; follows the store.
 #[derive(Default)]
-pub struct Restorations(Mutex<HashSet<ParticipantId>>);
+pub struct Restorations {
+    waiting: Mutex<HashMap<ParticipantId, bool>>,
+    wake: Notify,
+}
 
 impl Mirror for Restorations {
     fn applied(&self, key: &[u8], value: Option<&[u8]>) {
@@ -81,17 +97,20 @@ impl Mirror for Restorations {
             return;
         }
         match value.map(serde_json::from_slice::<Waiting>) {
-            Some(Ok(waiting)) => drop(self.locked().insert(waiting.partner)),
+            Some(Ok(waiting)) => {
+                self.locked().insert(waiting.partner, waiting.accepted);
+                self.wake.notify_one();
+            }
             Some(Err(error)) => tracing::error!(%error, "a row of a restoration can't be read"),
-            None => self.locked().retain(|partner| Waiting::key(partner) != key),
+            None => self.locked().retain(|partner, _| Waiting::key(partner) != key),
         }
     }
 }
 
 impl Restorations {
-    /// Refuses as long as this partner has not said what it knows.
+    /// Refuses as long as this partner has not said what it knows, and no steward goes on without.
     pub fn over(&self, partner: &ParticipantId) -> Result<(), Refusal> {
-        if !self.locked().contains(partner) {
+        if self.locked().get(partner) != Some(&false) {
             return Ok(());
         }
         Err(Refusal::new(
@@ -104,15 +123,21 @@ impl Restorations {
         ))
     }
 
-    /// All of them.
+    /// Those that decisions wait for.
     pub fn waiting(&self) -> Vec<ParticipantId> {
-        let mut waiting: Vec<_> = self.locked().iter().cloned().collect();
+        let waiting = self.locked();
+        let mut waiting: Vec<_> =
+            waiting.iter().filter(|(_, accepted)| !**accepted).map(|(one, _)| one.clone()).collect();
         waiting.sort();
         waiting
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashSet<ParticipantId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unasked(&self) -> Vec<ParticipantId> {
+        self.locked().keys().cloned().collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<ParticipantId, bool>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,30 +150,53 @@ impl Restorer {
         Self(exchange)
     }
 
-    /// Asks those that wait, again and again, until there are none or it is told to stop.
+    /// Asks those that have not answered, each by itself, again and again, until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut attempt = 0;
+        let mut flights: JoinSet<(ParticipantId, bool)> = JoinSet::new();
+        let mut flying: HashSet<ParticipantId> = HashSet::new();
+        let mut pace: HashMap<ParticipantId, (u32, Timestamp)> = HashMap::new();
         loop {
-            let waiting = self.0.restorations.waiting();
-            if waiting.is_empty() {
-                return;
+            let woken = self.0.restorations.wake.notified();
+            let now = self.0.clock.now();
+            for partner in self.0.restorations.unasked() {
+                if flying.contains(&partner) || pace.get(&partner).is_some_and(|(_, next)| *next > now) {
+                    continue;
+                }
+                flying.insert(partner.clone());
+                let exchange = self.0.clone();
+                flights.spawn(async move {
+                    let asked = exchange.recover(&partner).await;
+                    match &asked {
+                        Ok(lost) => tracing::info!(%partner, lost, "what was lost with the old store is known again"),
+                        Err(refusal) => {
+                            tracing::warn!(%partner, %refusal, "the restore is not finished with this partner")
+                        }
+                    }
+                    (partner, asked.is_ok())
+                });
             }
-            for partner in waiting {
-                let asked = tokio::select! {
-                    () = stop.cancelled() => return,
-                    asked = self.0.recover(&partner) => asked,
-                };
-                match asked {
-                    Ok(lost) => tracing::info!(%partner, lost, "what was lost with the old store is known again"),
-                    Err(refusal) => tracing::warn!(%partner, %refusal, "the restore is not finished with this partner"),
+            let pause = if self.0.restorations.unasked().is_empty() { IDLE } else { PAUSE };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = woken => {}
+                () = tokio::time::sleep(pause) => {}
+                Some(landed) = flights.join_next(), if !flights.is_empty() => match landed {
+                    Ok((partner, true)) => {
+                        flying.remove(&partner);
+                        pace.remove(&partner);
+                    }
+                    Ok((partner, false)) => {
+                        flying.remove(&partner);
+                        let attempts = pace.get(&partner).map_or(0, |(attempts, _)| *attempts);
+                        let wait = outgoing::backoff(attempts).max(PAUSE);
+                        pace.insert(partner, (attempts.saturating_add(1), self.0.clock.now().plus(wait)));
+                    }
+                    // a panic: whose it was is not known, so all may go again
+                    Err(_) => flying.clear(),
                 }
             }
-            let pause = outgoing::backoff(attempt).max(Duration::from_secs(1));
-            attempt += 1;
-            if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
-                return;
-            }
         }
+        flights.shutdown().await;
     }
 }
 
@@ -182,7 +230,8 @@ impl Exchange {
         self.commit(commit).await.map(|_| ())
     }
 
-    /// A steward says that a partner is not waited for any more: the backup's counts are to count.
+    /// A steward says that a partner is not waited for any more: the backup's counts are to count. It is asked all the
+    /// same, if it can be.
     pub async fn accept_restoration(&self, partner: &ParticipantId) -> Result<(), Refusal> {
         if self.restorations.over(partner).is_ok() {
             let sentence = format!("nothing waits for what `{partner}` knows");
@@ -193,51 +242,116 @@ impl Exchange {
         receipt.consumer = Some(partner.clone());
         receipt.reason = Some(Refusal::new("restore-accepted", "a steward goes on with what the backup holds"));
         self.node_receipt(&mut commit, receipt)?;
-        commit.delete_blind(Waiting::key(partner));
-        self.commit(commit).await.map(|_| ())
+        match self.peers.by_did(partner) {
+            Some(_) => {
+                let waiting = Waiting { partner: partner.clone(), accepted: true };
+                commit.put_blind(Waiting::key(partner), &waiting).map_err(refuse("internal"))?;
+            }
+            None => commit.delete_blind(Waiting::key(partner)),
+        }
+        self.commit(commit).await?;
+        self.post();
+        Ok(())
+    }
+
+    /// Our log, if it was begun by a restore: for partners who don't know it yet.
+    async fn own_announcement(&self) -> Result<Option<Announcement>, Refusal> {
+        let unreadable = refuse("store-unreadable");
+        let log = self.log.now().await.map_err(&unreadable)?;
+        if log.epoch == 1 {
+            return Ok(None);
+        }
+        let missing = || Refusal::new("receipt-missing", "the new log has no first receipt");
+        let stored = self.receipts.at(log.first).await.map_err(&unreadable)?.ok_or_else(missing)?;
+        Ok(Some(Announcement { restored: self.logged(&stored.jws).await?, tag: b64(&stored.tag) }))
+    }
+
+    /// Tells a partner of our log, and asks nothing.
+    pub(super) async fn announce_log(&self, peer: &Peer) -> Result<(), Refusal> {
+        if let Some(announcement) = self.own_announcement().await? {
+            self.ask_restoration(peer, &RestorationRequest { announcement, lost: None }).await?;
+        }
+        Ok(())
+    }
+
+    /// A peer that is added after a restore has to know our log before anything else.
+    pub(super) async fn tell_new_peer(&self, commit: &mut Commit, peer: &ParticipantId) -> Result<(), Refusal> {
+        if self.log.epoch().await.map_err(refuse("store-unreadable"))? > 1 {
+            let waiting = Waiting { partner: peer.clone(), accepted: false };
+            commit.put_blind(Waiting::key(peer), &waiting).map_err(refuse("internal"))?;
+        }
+        Ok(())
     }
 
     /// Asks one partner. Gives the number of receipts of ours that came back.
     async fn recover(&self, partner: &ParticipantId) -> Result<u64, Refusal> {
         let unreadable = refuse("store-unreadable");
         let peer = self.peer(partner)?;
-        let row = read::<Restored>(&*self.store, RESTORED).await.map_err(&unreadable)?;
-        let prior = row.value.ok_or_else(|| Refusal::new("internal", "nothing was restored"))?.prior;
-        let first = self.log.now().await.map_err(&unreadable)?.first;
-        let missing = || Refusal::new("receipt-missing", "the new log has no first receipt");
-        let stored = self.receipts.at(first).await.map_err(&unreadable)?.ok_or_else(missing)?;
-        let request =
-            RestorationRequest { restored: self.logged(&stored.jws).await?, tag: b64(&stored.tag), lost: None };
+        let missing = || Refusal::new("internal", "no restore began this log");
+        let announcement = self.own_announcement().await?.ok_or_else(missing)?;
+        let request = RestorationRequest { announcement, lost: None };
         let answer = self.ask_restoration(&peer, &request).await?;
-        let log = origin(&self.us, prior.epoch);
-        let witnessed = answer.witnessed.map(|note| Checkpoint::verify(&note, &log, &self.keys.log.public()));
-        let witnessed = witnessed.transpose().map_err(refuse("restore-answer"))?;
-        if witnessed.as_ref().is_some_and(|known| known.size == prior.size && known.root != prior.root) {
-            let sentence = format!("`{partner}` has cosigned another log of ours than the one that was backed up");
-            return Err(Refusal::new("log-forked", sentence));
+        if let Some(announcement) = &answer.announcement {
+            self.take_announcement(&peer, announcement).await?;
+        }
+        let epochs = self.log.epochs().await.map_err(&unreadable)?;
+        let witnessed = self.witnessed_before(&answer.witnessed, &epochs);
+        for known in &witnessed {
+            self.not_forked(partner, known, &epochs).await?;
         }
         let mut lost = 0;
         for agreement in self.agreements().await?.iter().filter(|agreement| agreement.peer() == partner) {
-            lost += self.recover_agreement(&peer, agreement.id(), &prior, &request).await?;
+            // what only we have signed, nobody else has receipts of
+            let whole = agreement.by_provider.is_some() && agreement.by_consumer.is_some() && !agreement.one_sided;
+            if whole {
+                lost += self.recover_agreement(&peer, agreement, &epochs, &request).await?;
+            }
         }
         let mut commit = Commit::new();
         let mut receipt = self.receipt(Kind::Restored, None);
         receipt.consumer = Some(partner.clone());
-        receipt.prior_log =
-            witnessed.map(|known| PeerCheckpoint { epoch: prior.epoch, size: known.size, root: known.root });
+        receipt.prior_log = witnessed.into_iter().max_by_key(|known| known.epoch);
         receipt.counted = Some(lost);
         self.node_receipt(&mut commit, receipt)?;
         commit.delete_blind(Waiting::key(partner));
-        self.announce(
-            &mut commit,
-            "org.counterseal.restored",
-            partner.as_str(),
-            json!({ "peer": partner, "recovered": lost }),
-        );
+        let data = json!({ "peer": partner, "recovered": lost });
+        self.announce(&mut commit, "org.counterseal.restored", partner.as_str(), data);
         self.commit(commit).await?;
-        // it knows our new log now
+        // it knows our new log now: what waited for that goes out
+        self.post();
         self.owe_witnesses().await?;
         Ok(lost)
+    }
+
+    /// What a partner shows that it cosigned of our earlier logs; what we did not sign is nothing.
+    fn witnessed_before(&self, notes: &[String], epochs: &[Epoch]) -> Vec<PeerCheckpoint> {
+        let newest = epochs.last().map_or(1, |newest| newest.epoch);
+        let signed = notes.iter().filter_map(|note| {
+            let claimed = Checkpoint::claimed(note).ok()?;
+            let epoch = epoch_of(&claimed.origin, &self.us).filter(|epoch| *epoch < newest)?;
+            let known = Checkpoint::verify(note, &claimed.origin, &self.keys.log.public()).ok()?;
+            Some(PeerCheckpoint { epoch, size: known.size, root: known.root })
+        });
+        signed.collect()
+    }
+
+    /// What a partner cosigned of a log that we have is that log.
+    async fn not_forked(
+        &self,
+        partner: &ParticipantId,
+        known: &PeerCheckpoint,
+        epochs: &[Epoch],
+    ) -> Result<(), Refusal> {
+        let unreadable = refuse("store-unreadable");
+        let Some(ours) = epochs.iter().find(|ours| ours.epoch == known.epoch && ours.size >= known.size) else {
+            return Ok(());
+        };
+        let Some(log) = self.log.of_epoch(ours.epoch).await.map_err(&unreadable)? else { return Ok(()) };
+        if log.root(known.size).await.map_err(&unreadable)? == known.root {
+            return Ok(());
+        }
+        let sentence = format!("`{partner}` has cosigned another log of ours than the one that was backed up");
+        Err(Refusal::new("log-forked", sentence))
     }
 
     async fn ask_restoration(&self, peer: &Peer, request: &RestorationRequest) -> Result<RestorationAnswer, Refusal> {
@@ -250,58 +364,87 @@ impl Exchange {
     async fn recover_agreement(
         &self,
         peer: &Peer,
-        id: &AgreementId,
-        prior: &PeerCheckpoint,
+        agreement: &AgreementRow,
+        epochs: &[Epoch],
         request: &RestorationRequest,
     ) -> Result<u64, Refusal> {
-        let (_, agreement) = self.agreement(id).await?;
-        let unreadable = refuse("store-unreadable");
-        let own = self.receipts.series_length(prior.epoch, &agreement.series_key()).await.map_err(&unreadable)?;
-        let theirs = origin(&peer.did, self.witnesses.followed(&peer.did));
-        let halves = self.receipts.halves(id).await.map_err(&unreadable)?;
-        let known = halves.iter().filter(|half| half.log().as_ref() == Some(&theirs)).filter_map(|half| half.number);
-        let yours = known.max().map_or(0, |number| number + 1);
-        let mut lost = Lost { agreement: id.clone(), own, yours };
+        let mut lost = Lost { agreement: agreement.id().clone(), known: BTreeMap::new(), after: 0 };
+        for Epoch { epoch, .. } in epochs.iter().rev().skip(1) {
+            let count = self.receipts.series_length(*epoch, &agreement.series_key()).await;
+            lost.known.insert(*epoch, count.map_err(refuse("store-unreadable"))?);
+        }
+        let newest = epochs.last().map_or(1, |newest| newest.epoch);
         let mut recovered = 0;
-        loop {
+        for _ in 0..MOST {
             let request = RestorationRequest { lost: Some(lost.clone()), ..request.clone() };
-            let answer = self.ask_restoration(peer, &request).await?;
-            recovered += retry!(self.keep_recovered(peer, id, prior, &answer))?;
-            let next = |halves: &[Half], before| halves.last().map_or(before, |half| half.logged.number + 1);
-            let after =
-                Lost { own: next(&answer.own, lost.own), yours: next(&answer.mine, lost.yours), ..lost.clone() };
-            if !answer.more {
-                return Ok(recovered);
+            let answer = match self.ask_restoration(peer, &request).await {
+                // it was agreed on, and the partner has let go of it: it holds no receipt of it
+                Err(refusal) if refusal.is("not-found") => break,
+                answer => answer?,
+            };
+            recovered += retry!(self.keep_recovered(peer, agreement.id(), newest, &answer))?;
+            let before = lost.clone();
+            for half in &answer.own {
+                if let Some(epoch) = log_of(&half.logged).and_then(|log| epoch_of(&log, &self.us)) {
+                    let known = lost.known.entry(epoch).or_default();
+                    *known = (*known).max(half.logged.number.saturating_add(1));
+                }
             }
-            if after == lost {
+            lost.after = answer.after.unwrap_or(before.after).max(before.after);
+            if answer.own.len() < MAX_HALVES && answer.after.is_none() {
+                break;
+            }
+            if lost == before {
                 return Err(Refusal::new("restore-answer", "there is said to be more, and nothing comes"));
             }
-            lost = after;
         }
+        // whatever was kept before a crash and not acted upon
+        let halves = self.receipts.halves(agreement.id()).await.map_err(refuse("store-unreadable"))?;
+        if consumes(agreement)
+            && let Some(revoked) = halves.iter().find(|half| half.kind == Kind::Revoked.as_str())
+        {
+            let unsaid = || Refusal::new("agreement-revoked", "the provider gave no reason");
+            let why = crate::evidence::claimed(&revoked.jws).and_then(|receipt| receipt.reason).unwrap_or_else(unsaid);
+            self.learn_of_revocation(agreement.id(), why).await?;
+        }
+        Ok(recovered)
     }
 
-    /// One page of what a partner gave back, checked and kept, and what it does to counts and state, in one commit.
+    /// One page of what a partner gave back, checked and kept, and what it does to counts and state, in one commit. What
+    /// doesn't hold is nothing: it neither counts nor keeps the rest from counting.
     async fn keep_recovered(
         &self,
         peer: &Peer,
         id: &AgreementId,
-        prior: &PeerCheckpoint,
+        newest: u64,
         answer: &RestorationAnswer,
     ) -> Result<u64, Refusal> {
+        let unreadable = refuse("store-unreadable");
         let (row, mut agreement) = self.agreement(id).await?;
         let mut commit = Commit::new();
         let mut recovered = 0;
         let mut seen = HashSet::new();
         for half in &answer.own {
-            let receipt = self.check_recovered(&agreement, prior, &half.logged)?;
+            let receipt = match self.check_recovered(&agreement, newest, &half.logged) {
+                Ok(receipt) => receipt,
+                Err(refusal) => {
+                    tracing::warn!(peer = %peer.did, %refusal, "what a partner gave back as ours is not ours");
+                    continue;
+                }
+            };
             let sha256 = half.logged.receipt.sha256();
-            let key = row_key(RECOVERED, &[id.as_str(), &sha256.to_string()]);
-            let known = read::<PartnerHalf>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
-            let here = self.receipts.by_sha256(&sha256).await.map_err(refuse("store-unreadable"))?;
+            let key = recovered_key(id, &sha256);
+            let known = read::<PartnerHalf>(&*self.store, &key).await.map_err(&unreadable)?;
+            let here = self.receipts.by_sha256(&sha256).await.map_err(&unreadable)?;
             if known.value.is_some() || here.is_some() || !seen.insert(sha256) {
                 continue;
             }
             apply(&mut agreement, &receipt);
+            if receipt.kind == Kind::Delivered
+                && let Some(release) = &receipt.release
+            {
+                self.close_delivered(&mut commit, release).await?;
+            }
             let kept = PartnerHalf {
                 agreement: id.clone(),
                 kind: receipt.kind.as_str().to_owned(),
@@ -312,33 +455,42 @@ impl Exchange {
             commit.put_new(key, &kept).map_err(refuse("internal"))?;
             recovered += 1;
         }
-        let mut ended = None;
+        let mut places = HashSet::new();
         for half in &answer.mine {
             let kinds = shared(other(agreement.ours));
             let key = |kid: &_| self.peers.verifying_key(kid);
-            let checked = self.check_half(&agreement, peer, kinds, &half.logged, key).await?;
-            if !seen.insert(half.logged.receipt.sha256()) {
-                continue;
-            }
-            self.keep_half(&mut commit, &checked)?;
-            if checked.receipt.kind == Kind::Revoked {
-                ended = Some(checked.receipt.reason);
+            let checked = match self.check_half(&agreement, peer, kinds, &half.logged, key).await {
+                Ok(checked) => checked,
+                Err(refusal) => {
+                    tracing::warn!(peer = %peer.did, %refusal, "a receipt of a partner's does not hold");
+                    continue;
+                }
+            };
+            // two with one number in one answer: the second is found out when it comes alone
+            if seen.insert(half.logged.receipt.sha256()) && places.insert((log_of(&half.logged), half.logged.number)) {
+                self.keep_half(&mut commit, &checked)?;
             }
         }
         commit.put(&row, &agreement).map_err(refuse("internal"))?;
         self.commit(commit).await?;
-        if let Some(why) = ended.filter(|_| consumes(&agreement)) {
-            let unsaid = || Refusal::new("agreement-revoked", "the provider gave no reason");
-            self.learn_of_revocation(id, why.unwrap_or_else(unsaid)).await?;
-        }
         Ok(recovered)
     }
 
-    /// A receipt of our own that we don't have: signed by us, in our old log, in our series.
+    /// A release that the backup has open was delivered since: it does not lapse.
+    async fn close_delivered(&self, commit: &mut Commit, release: &ReleaseId) -> Result<(), Refusal> {
+        let key = ReleaseRow::key(release);
+        let row = read::<ReleaseRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
+        if let Some(open) = row.value.clone().filter(|row| row.state == ReleaseState::Open) {
+            commit.put(&row, &ReleaseRow { state: ReleaseState::Delivered, ..open }).map_err(refuse("internal"))?;
+        }
+        Ok(())
+    }
+
+    /// A receipt of our own that we don't have: signed by us, in an earlier log of ours, in our series.
     fn check_recovered(
         &self,
         agreement: &AgreementRow,
-        prior: &PeerCheckpoint,
+        newest: u64,
         logged: &LoggedReceipt,
     ) -> Result<Receipt, Refusal> {
         let receipt = crate::receipt::verify(&logged.receipt, &self.us, |kid| self.verifying_key(kid))
@@ -347,26 +499,33 @@ impl Exchange {
         if receipt.agreement.as_ref() != Some(agreement.id()) || !shared(agreement.ours).contains(&receipt.kind) {
             return Err(Refusal::new("receipt-mismatch", "the receipt is not of this agreement, or not of this side"));
         }
-        let tag = agreement.series_key().tag(logged.number);
+        let log = log_of(logged).unwrap_or_default();
+        let epoch = epoch_of(&log, &self.us).filter(|epoch| *epoch < newest);
+        let epoch = epoch.ok_or_else(|| Refusal::new("receipt-unproven", "it is in no earlier log of ours"))?;
+        let tag = agreement.series_key().in_epoch(epoch).tag(logged.number);
         LogProof::parse(&logged.proof)
-            .and_then(|proof| {
-                let log = origin(&self.us, prior.epoch);
-                proof.verify(&entry(&tag, &logged.receipt.sha256()), &log, &self.keys.log.public())
-            })
+            .and_then(|proof| proof.verify(&entry(&tag, &logged.receipt.sha256()), &log, &self.keys.log.public()))
             .map_err(refuse("receipt-unproven"))?;
         Ok(receipt)
     }
 
     /// Receipts of ours under an agreement that only the partner kept.
-    pub async fn recovered(&self, id: &AgreementId) -> Result<Vec<PartnerHalf>, Refusal> {
-        let rows = list::<PartnerHalf>(&*self.store, RECOVERED.as_bytes(), None, 1_000_000)
-            .await
-            .map_err(refuse("store-unreadable"))?;
-        let mut recovered: Vec<_> =
-            rows.into_iter().filter_map(|row| row.value).filter(|half| half.agreement == *id).collect();
-        recovered.sort_by_key(|half| half.number);
-        Ok(recovered)
+    pub(super) async fn recovered(&self, id: &AgreementId) -> Result<Vec<PartnerHalf>, Refusal> {
+        let prefix = row_key(RECOVERED, &[id.as_str()]);
+        let rows =
+            list::<PartnerHalf>(&*self.store, &prefix, None, usize::MAX).await.map_err(refuse("store-unreadable"))?;
+        Ok(rows.into_iter().filter_map(|row| row.value).collect())
     }
+}
+
+fn recovered_key(agreement: &AgreementId, sha256: &Sha256) -> Vec<u8> {
+    [&row_key(RECOVERED, &[agreement.as_str()])[..], sha256.as_bytes()].concat()
+}
+
+/// The log that a receipt's proof is of, as it says.
+fn log_of(logged: &LoggedReceipt) -> Option<String> {
+    let proof = LogProof::parse(&logged.proof).ok()?;
+    Some(Checkpoint::claimed(&proof.checkpoint).ok()?.origin)
 }
 
 /// What a receipt of ours that came back does to the agreement: what it spent is spent, what it ended is over.

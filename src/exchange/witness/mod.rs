@@ -23,10 +23,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crypto::sha256,
     error::Refusal,
-    exchange::{Exchange, catalog::PATIENCE, refuse},
+    exchange::{Exchange, catalog::PATIENCE, fetch::parsed, refuse},
     id::{Did, ParticipantId, Sha256},
     identity::Peer,
-    protocol::{self, Ask, extension::add_checkpoint_path, outgoing},
+    protocol::{
+        self, Ask,
+        extension::{WitnessedAnswer, add_checkpoint_path, witnessed_path},
+        outgoing,
+    },
     receipt::{
         Commit, Epoch, Mirror, PeerCheckpoint, Row,
         checkpoint::{Checkpoint, epoch_of, witness_name},
@@ -235,28 +239,20 @@ impl Exchange {
         };
         let row = read::<u64>(&*self.store, &cosigned_size(log.epoch, partner)).await.map_err(&unreadable)?;
         let mut old = row.value.unwrap_or(0);
-        let mut asked_again = false;
+        let (mut asked_again, mut announced) = (false, false);
         loop {
             let Some(proof) = self.log.prove_consistency(old, checkpoint.size).await.map_err(&unreadable)? else {
-                // the partner cosigned more of our log than we have: we are an old copy
-                let sentence = format!(
-                    "`{partner}` has cosigned {old} entries of our log, which has {}: this home is an older copy of itself, or was \
-                     restored without a new log",
-                    checkpoint.size
-                );
-                self.behind.set(&sentence);
-                return Err(Refusal::new("log-behind", sentence));
+                // it says that it cosigned more of our log than we have: if so, we are an old copy
+                return self.held_against(&peer, &log).await;
             };
             let submission = Submission { old, proof, note: log.checkpoint.clone() };
             match self.ask_witness(&peer, &submission).await? {
                 (200, body) => return self.keep_cosignature(&peer, row, &log, &checkpoint, &body).await,
-                (GONE, _) => {
-                    let sentence = format!(
-                        "`{partner}` follows a later log of ours than {}: this home was restored elsewhere, and that is the                          connector now",
-                        checkpoint.origin
-                    );
-                    self.behind.set(&sentence);
-                    return Err(Refusal::new("log-behind", sentence));
+                (GONE, _) => return self.held_against(&peer, &log).await,
+                // it was not told of our new log yet
+                (404, _) if log.epoch > 1 && !announced => {
+                    announced = true;
+                    self.announce_log(&peer).await?;
                 }
                 (409, body) => {
                     let known = body.trim_end().parse::<u64>().ok().filter(|known| *known != old && !asked_again);
@@ -273,6 +269,28 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// A partner says that it knows more of our logs than we do. It has to show what we signed: then this home is an old
+    /// copy of itself, and nothing is decided any more. Who shows nothing is refused, and that is all.
+    async fn held_against(&self, peer: &Peer, log: &Epoch) -> Result<(), Refusal> {
+        let url = format!("{}{}", peer.base(), witnessed_path());
+        let answer: WitnessedAnswer = parsed(&self.ask(peer, Method::GET, &url, None, None).await?)?;
+        for note in answer.checkpoints {
+            let Ok(claimed) = Checkpoint::claimed(&note) else { continue };
+            let Some(epoch) = epoch_of(&claimed.origin, &self.us) else { continue };
+            let newer = epoch > log.epoch || epoch == log.epoch && claimed.size > log.size;
+            if newer && Checkpoint::verify(&note, &claimed.origin, &self.keys.log.public()).is_ok() {
+                let sentence = format!(
+                    "`{}` has cosigned {} entries of {}, and this home has {} of log {}: it is an older copy of itself, or the \
+                     connector was restored elsewhere",
+                    peer.did, claimed.size, claimed.origin, log.size, log.epoch
+                );
+                self.behind.set(&sentence);
+                return Err(Refusal::new("log-behind", sentence));
+            }
+        }
+        Err(Refusal::new("witness-conflict", "the partner says that it knows more of our log, and shows nothing of it"))
     }
 
     async fn ask_witness(&self, peer: &Peer, submission: &Submission) -> Result<(u16, String), Refusal> {
@@ -338,6 +356,16 @@ impl Exchange {
         Ok(row.value)
     }
 
+    /// The newest checkpoint of each of a partner's logs that we cosigned.
+    pub(super) async fn witnessed_of(&self, did: &Did) -> Result<Vec<String>, Refusal> {
+        let origins: Vec<String> = locked(&self.witnesses.seen).keys().cloned().collect();
+        let mut notes = Vec::new();
+        for origin in origins.iter().filter(|origin| epoch_of(origin, did).is_some()) {
+            notes.extend(self.seen_log(origin).await?.map(|seen| seen.note));
+        }
+        Ok(notes)
+    }
+
     /// How many entries of our log each Counterseal peer has cosigned.
     pub async fn witnessed(&self) -> Result<Vec<(Did, u64)>, Refusal> {
         let epoch = self.log.epoch().await.map_err(refuse("store-unreadable"))?;
@@ -389,6 +417,11 @@ impl Behind {
             Some(sentence) => Err(Refusal::new("log-behind", sentence.clone())),
         }
     }
+}
+
+/// Where it lies how long a partner's log was when it was over.
+pub(in crate::exchange) fn ended_key(origin: &str) -> Vec<u8> {
+    row_key("we/", &[origin])
 }
 
 /// Where it lies what we saw of a log.

@@ -56,8 +56,9 @@ impl Exchange {
                     origin: checkpoint.origin.clone(),
                     size: checkpoint.size,
                     root: checkpoint.root,
-                    note: submission.note.clone(),
+                    note: checkpoint.bare(&submission.note),
                     doubtful: None,
+                    restored: seen.and_then(|seen| seen.restored),
                 };
                 let mut commit = Commit::new();
                 commit.put(&row, &next).map_err(refuse("internal"))?;

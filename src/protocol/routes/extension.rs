@@ -31,6 +31,7 @@ pub fn routes(mut router: Router<Shared>) -> Router<Shared> {
         ("receipts", post(halves)),
         ("statement", post(statement)),
         ("restorations", post(restoration)),
+        ("witnessed", get(witnessed)),
         ("add-checkpoint", post(add_checkpoint)),
     ] {
         router = both(router, &format!("{BASE}{PATH}/{path}"), method);
@@ -111,6 +112,14 @@ async fn restoration(State(handler): State<Shared>, request: Request) -> Respons
         let (parts, body) = request.into_parts();
         let caller = caller(&parts)?;
         handler.restoration(&caller, read("restoration request", &parts.headers, body).await?).await
+    };
+    answer(StatusCode::OK, outcome.await)
+}
+
+async fn witnessed(State(handler): State<Shared>, request: Request) -> Response {
+    let outcome = async {
+        let (parts, _) = request.into_parts();
+        handler.witnessed(&caller(&parts)?).await
     };
     answer(StatusCode::OK, outcome.await)
 }

@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{Inner, SledStore, lock};
+use super::{Inner, RESERVE, SledStore, lock};
 use crate::store::{
     StoreError,
     frozen::{Cursor, Table},
@@ -69,6 +69,7 @@ impl Inner {
             if let Some(why) = &*poisoned {
                 return Err(StoreError::Poisoned(why.clone()));
             }
+            self.room_for(RESERVE)?;
             let rows = self.db.iter().map(|row| match row {
                 Ok((key, value)) => Ok((key.to_vec(), value.to_vec())),
                 Err(error) => Err(io::Error::other(error)),
@@ -78,26 +79,43 @@ impl Inner {
             let listed = self.listed()?;
             for (path, table) in self.tables.files(&listed).iter().zip(self.tables.now().iter()) {
                 // a merge may remove the file; it stays as long as somebody has it open
-                parts.push(part("archive", path, table.file().try_clone()?)?);
+                let file = table.file().try_clone()?;
+                let length = file.metadata()?.len();
+                parts.push(Part { to: named("archive", path), from: From::Open(file), length });
             }
-            for name in ["content", "objects"] {
-                for entry in fs::read_dir(self.folder.join(name))? {
-                    let path = entry?.path();
-                    parts.push(part(name, &path, File::open(&path)?)?);
-                }
+            for (path, length) in self.contents().packs()? {
+                parts.push(Part { to: named("content", &path), from: From::Path(path), length });
+            }
+            for name in self.objects.hold() {
+                let path = self.objects.path(&name);
+                let length = fs::metadata(&path)?.len();
+                parts.push(Part { to: named("objects", &path), from: From::Path(path), length });
             }
             parts
         };
-        Ok(copy(folder, parts)?)
+        let copied = copy(folder, parts);
+        self.objects.let_go();
+        Ok(copied?)
     }
 }
 
-/// A file to be copied, open, and how much of it counts.
+/// A file to be copied, and how much of it counts.
 struct Part {
     /// Where it goes, below the backup.
-    path: PathBuf,
-    file: File,
+    to: PathBuf,
+    from: From,
     length: u64,
+}
+
+enum From {
+    /// A file that may be removed meanwhile.
+    Open(File),
+    /// One that stays: opened when its turn comes, since there may be many.
+    Path(PathBuf),
+}
+
+fn named(folder: &str, path: &Path) -> PathBuf {
+    Path::new(folder).join(path.file_name().unwrap_or_default())
 }
 
 /// Makes a folder of the backup; only the owner may look into it.
@@ -107,13 +125,17 @@ fn make_folder(path: &Path) -> io::Result<()> {
 
 /// Copies the parts into the backup, each synced, then the folders.
 fn copy(folder: &Path, parts: Vec<Part>) -> io::Result<()> {
-    for part in &parts {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(&part.path))?;
+    for part in parts {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(&part.to))?;
+        let mut from = match part.from {
+            From::Open(file) => file,
+            From::Path(path) => File::open(path)?,
+        };
         // whoever had it before us shares its position
-        (&part.file).rewind()?;
-        let copied = io::copy(&mut (&part.file).take(part.length), &mut file)?;
+        from.rewind()?;
+        let copied = io::copy(&mut from.take(part.length), &mut file)?;
         if copied != part.length {
-            let problem = format!("{} became shorter while it was copied", part.path.display());
+            let problem = format!("{} became shorter while it was copied", part.to.display());
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
         }
         file.sync_all()?;
@@ -137,9 +159,4 @@ fn rows(folder: &Path, mut write: impl FnMut(::sled::Batch) -> io::Result<()>) -
         }
     }
     write(batch)
-}
-
-fn part(folder: &str, path: &Path, file: File) -> io::Result<Part> {
-    let length = file.metadata()?.len();
-    Ok(Part { path: Path::new(folder).join(path.file_name().unwrap_or_default()), file, length })
 }

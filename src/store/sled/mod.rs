@@ -5,9 +5,10 @@
 //! `blobs/`, which it never syncs.
 
 mod backup;
+mod freeze;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     ops::Bound,
@@ -25,7 +26,7 @@ use crate::{
         contents::{Contents, Place},
         frozen::{Cursor, Row, Table},
         objects::{Objects, sync_folder},
-        tables::{Change, Listed, Tables, first_of},
+        tables::{Listed, Tables, first_of},
     },
 };
 
@@ -37,6 +38,8 @@ const CACHE: u64 = 32 << 20;
 
 /// Where the tables are listed: before all rows of ours.
 const TABLES: &[u8] = b"\0tables";
+/// How far the packs are named by rows.
+const PACKED: &[u8] = b"\0packed";
 
 const INLINE: u8 = 0;
 const OBJECT: u8 = 1;
@@ -104,6 +107,9 @@ impl SledStore {
         log.sync_all()?;
         sync_folder(&path)?;
         sync_folder(folder)?;
+        if let Some(home) = folder.parent().filter(|home| home.exists()) {
+            sync_folder(home)?;
+        }
         let store = Self(Arc::new(Inner {
             folder: folder.to_owned(),
             db,
@@ -129,12 +135,9 @@ impl Store for SledStore {
         if let Some(value) = self.0.derived(key) {
             return Ok(Some(value));
         }
-        match self.0.db.get(key).map_err(|error| StoreError::Failed(error.to_string()))? {
-            Some(value) => self.0.resolve(key, &value),
-            None => match self.0.tables.get(key)? {
-                Some(value) => self.0.resolve(key, &value),
-                None => Ok(None),
-            },
+        match self.0.row(key)? {
+            Some(row) => self.0.resolve(key, &row),
+            None => Ok(None),
         }
     }
 
@@ -172,20 +175,11 @@ impl Store for SledStore {
             .map_err(|error| StoreError::Failed(error.to_string()))?
     }
 
-    async fn erase(&self, key: &[u8]) -> Result<(), StoreError> {
-        let row = self.0.db.get(key).map_err(|error| StoreError::Failed(error.to_string()))?.map(|row| row.to_vec());
-        let row = row.map_or_else(|| self.0.tables.get(key), |row| Ok(Some(row)))?;
-        if let Some((&CONTENT, place)) = row.as_deref().and_then(<[u8]>::split_first) {
-            let place = Place::from_bytes(place).ok_or_else(|| damaged(key, "not a place in a pack"))?;
-            let inner = self.0.clone();
-            tokio::task::spawn_blocking(move || {
-                let _alone = inner.erasing.lock().unwrap_or_else(PoisonError::into_inner);
-                inner.contents().erase(place)
-            })
+    async fn erase(&self, key: &[u8]) -> Result<bool, StoreError> {
+        let (inner, key) = (self.0.clone(), key.to_vec());
+        tokio::task::spawn_blocking(move || inner.erase(&key))
             .await
-            .map_err(|error| StoreError::Failed(error.to_string()))??;
-        }
-        self.commit(Batch { deletes: vec![key.to_vec()], ..Batch::default() }).await
+            .map_err(|error| StoreError::Failed(error.to_string()))?
     }
 
     async fn freeze(&self, keys: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {
@@ -223,24 +217,15 @@ impl Inner {
         if let Some(why) = &*poisoned {
             return Err(StoreError::Poisoned(why.clone()));
         }
-        // refused before anything is touched: a full disk found in the middle would poison the store
-        let needed = RESERVE
-            + batch
-                .puts
-                .iter()
-                .chain(&batch.contents)
-                .map(|(key, value)| 2 * (key.len() + value.len()) as u64)
-                .sum::<u64>();
-        let free = free(&self.folder)?;
-        if free < needed {
-            return Err(StoreError::Full { free, needed });
+        // refused before anything is touched: a full disk found in the middle would poison the store. Deletes make room: the
+        // reserve is there for them
+        let written = || batch.puts.iter().chain(&batch.contents);
+        if written().next().is_some() {
+            self.room_for(written().map(|(key, value)| 2 * (key.len() + value.len()) as u64).sum())?;
         }
         let derived = std::mem::take(&mut batch.derived);
         if !(batch.puts.is_empty() && batch.deletes.is_empty() && batch.contents.is_empty()) {
-            self.write(batch).map_err(|error| {
-                *poisoned = Some(error.to_string());
-                StoreError::Poisoned(error.to_string())
-            })?;
+            guarded(&mut poisoned, || self.write(batch))?;
         }
         let rows = derived.into_iter().map(|(key, value)| (key.into(), value.into()));
         self.derived.write().unwrap_or_else(PoisonError::into_inner).extend(rows);
@@ -256,15 +241,23 @@ impl Inner {
             self.contents().append(batch.contents.iter().map(|(_, value)| value.as_slice()))?
         };
         let mut rows = sled::Batch::default();
+        let mut replaced = Vec::new();
+        for key in batch.deletes.iter().chain(batch.puts.iter().map(|(key, _)| key)) {
+            replaced.extend(self.db.get(key).map_err(io::Error::other)?.as_deref().and_then(object_named));
+        }
         for key in &batch.deletes {
             rows.remove(key.as_slice());
         }
+        let mut named: HashMap<&[u8], Sha256> = HashMap::new();
         for (key, value) in &batch.puts {
             let mut row = Vec::with_capacity(1 + value.len().min(MAX_INLINE));
             if value.len() > MAX_INLINE {
+                let name = names.next().ok_or_else(|| io::Error::other("a large value has no name"))?;
                 row.push(OBJECT);
-                row.extend_from_slice(names.next().as_ref().map_or(&[][..], |name| name.as_bytes()));
+                row.extend_from_slice(name.as_bytes());
+                named.insert(key, name);
             } else {
+                named.remove(key.as_slice());
                 row.push(INLINE);
                 row.extend_from_slice(value);
             }
@@ -275,7 +268,42 @@ impl Inner {
             row.extend_from_slice(&place.to_bytes());
             rows.insert(key.as_slice(), row);
         }
-        self.apply(rows)
+        if let Some(end) = self.contents().end().filter(|_| !batch.contents.is_empty()) {
+            rows.insert(PACKED, &end[..]);
+        }
+        self.apply(rows)?;
+        self.objects.change(named.into_values(), replaced);
+        Ok(())
+    }
+
+    /// Overwrites what a content row points to, and deletes the row; says whether there was anything. A sync that fails
+    /// poisons: what is read afterwards may be what the disk never got.
+    fn erase(&self, key: &[u8]) -> Result<bool, StoreError> {
+        let row = self.db.get(key).map_err(|error| StoreError::Failed(error.to_string()))?.map(|row| row.to_vec());
+        let row = row.map_or_else(|| self.tables.get(key), |row| Ok(Some(row)))?;
+        if row.is_none() {
+            return Ok(false);
+        }
+        let mut present = true;
+        if let Some((&CONTENT, place)) = row.as_deref().and_then(<[u8]>::split_first) {
+            let place = Place::from_bytes(place).ok_or_else(|| damaged(key, "not a place in a pack"))?;
+            let _alone = self.erasing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(why) = &*poisoned {
+                return Err(StoreError::Poisoned(why.clone()));
+            }
+            // what is damaged is overwritten too
+            present = !matches!(self.contents().read(place), Ok(None));
+            guarded(&mut poisoned, || self.contents().erase(place))?;
+        }
+        self.commit(Batch { deletes: vec![key.to_vec()], ..Batch::default() })?;
+        Ok(present)
+    }
+
+    /// Refuses if the disk hasn't room for so many bytes and the reserve.
+    fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
+        let (free, needed) = (free(&self.folder)?, RESERVE + bytes);
+        if free < needed { Err(StoreError::Full { free, needed }) } else { Ok(()) }
     }
 
     fn derived_from(&self, prefix: &[u8], start: &[u8], limit: usize) -> Vec<Row> {
@@ -331,7 +359,15 @@ impl Inner {
             Some((&INLINE, value)) => Ok(Some(value.to_vec())),
             Some((&OBJECT, name)) => {
                 let name = <[u8; 32]>::try_from(name).map_err(|_| damaged(key, "not the name of an object"))?;
-                self.objects.read(&Sha256(name)).map(Some).map_err(|error| damaged(key, &error.to_string()))
+                match self.objects.read(&Sha256(name)) {
+                    // its row was written anew since it was read
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => match self.row(key)? {
+                        Some(now) if now == row => Err(damaged(key, &error.to_string())),
+                        Some(now) => self.resolve(key, &now),
+                        None => Ok(None),
+                    },
+                    read => read.map(Some).map_err(|error| damaged(key, &error.to_string())),
+                }
             }
             Some((&CONTENT, place)) => {
                 let place = Place::from_bytes(place).ok_or_else(|| damaged(key, "not a place in a pack"))?;
@@ -342,101 +378,16 @@ impl Inner {
         }
     }
 
+    /// A row as sled or a table has it.
+    fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.db.get(key).map_err(|error| StoreError::Failed(error.to_string()))? {
+            Some(row) => Ok(Some(row.to_vec())),
+            None => Ok(self.tables.get(key)?),
+        }
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    // === frozen rows ===
-
-    fn listed(&self) -> Result<Vec<Listed>, StoreError> {
-        match self.db.get(TABLES).map_err(|error| StoreError::Failed(error.to_string()))? {
-            None => Ok(Vec::new()),
-            Some(json) => serde_json::from_slice(&json).map_err(|error| damaged(TABLES, &error.to_string())),
-        }
-    }
-
-    /// Lists a change of the tables, with whatever else is to be written.
-    fn list(&self, change: Change, mut batch: sled::Batch) -> Result<(), StoreError> {
-        self.exclusively(|| {
-            batch.insert(TABLES, serde_json::to_vec(&change.listed)?);
-            self.apply(batch)?;
-            self.tables.take(change);
-            Ok(())
-        })
-    }
-
-    fn freeze(&self, mut keys: Vec<Vec<u8>>, mark: (Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {
-        keys.sort_unstable();
-        keys.dedup();
-        let rows = keys.iter().filter_map(|key| self.frozen_row(key).transpose());
-        let change = self.tables.add(self.listed()?, rows)?;
-        let mut batch = sled::Batch::default();
-        batch.insert(mark.0.as_slice(), [&[INLINE], mark.1.as_slice()].concat());
-        self.list(change, batch)?;
-        let mut derived = self.derived.write().unwrap_or_else(PoisonError::into_inner);
-        for key in &keys {
-            derived.remove(key.as_slice());
-        }
-        Ok(())
-    }
-
-    /// A row as a table holds it: large values too, since objects that sled doesn't name are swept.
-    fn frozen_row(&self, key: &[u8]) -> io::Result<Option<Row>> {
-        let row = match self.db.get(key).map_err(io::Error::other)? {
-            Some(row) => row.to_vec(),
-            None => match self.derived(key) {
-                Some(value) => [&[INLINE], value.as_slice()].concat(),
-                None => return Ok(None),
-            },
-        };
-        Ok(match row.first() {
-            Some(&OBJECT) => self
-                .resolve(key, &row)
-                .map_err(io::Error::other)?
-                .map(|value| (key.to_vec(), [&[INLINE], value.as_slice()].concat())),
-            _ => Some((key.to_vec(), row)),
-        })
-    }
-
-    fn derived(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.derived.read().unwrap_or_else(PoisonError::into_inner).get(key).map(|value| value.to_vec())
-    }
-
-    fn thin(&self, limit: usize) -> Result<bool, StoreError> {
-        let mut listed = self.listed()?;
-        let Some(at) = listed.iter().position(|one| !one.thinned) else { return Ok(false) };
-        let table = self.tables.now().get(at).cloned().ok_or_else(|| damaged(TABLES, "a listed table is not open"))?;
-        let mut batch = sled::Batch::default();
-        let (mut looked, mut done) = (0, false);
-        let mut resume = self.thinned_to.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut cursor = Cursor::new(table, b"", &resume);
-        while looked < limit {
-            let Some((key, _)) = cursor.next()? else {
-                done = true;
-                break;
-            };
-            // most were never in sled
-            if self.db.contains_key(&key).map_err(|error| StoreError::Failed(error.to_string()))? {
-                batch.remove(key.as_slice());
-                looked += 1;
-            }
-            resume.clone_from(&key);
-            resume.push(0);
-        }
-        if done {
-            listed[at].thinned = true;
-            resume.clear();
-            batch.insert(TABLES, serde_json::to_vec(&listed).map_err(|error| StoreError::Failed(error.to_string()))?);
-        }
-        self.exclusively(|| self.apply(batch))?;
-        Ok(listed.iter().any(|one| !one.thinned))
-    }
-
-    fn merge(&self, stop: &dyn Fn() -> bool) -> Result<bool, StoreError> {
-        match self.tables.merge(self.listed()?, stop)? {
-            None => Ok(false),
-            Some(change) => self.list(change, sled::Batch::default()).map(|()| true),
-        }
     }
 
     /// With no commit beside it; a failure poisons the store as a commit's does.
@@ -445,10 +396,8 @@ impl Inner {
         if let Some(why) = &*poisoned {
             return Err(StoreError::Poisoned(why.clone()));
         }
-        write().map_err(|error| {
-            *poisoned = Some(error.to_string());
-            StoreError::Poisoned(error.to_string())
-        })
+        self.room_for(0)?;
+        guarded(&mut poisoned, write)
     }
 
     fn apply(&self, batch: sled::Batch) -> io::Result<()> {
@@ -469,25 +418,44 @@ impl Inner {
         beat.0.set_len(beat.1.into())
     }
 
-    /// Removes objects that no row names: left by a crash between their sync and the batch, or by rows since replaced.
+    /// What a crash left: objects and contents whose rows never came. Counts which objects rows name.
     fn sweep(&self) -> Result<(), StoreError> {
-        if self.objects.is_empty()? {
-            return Ok(());
-        }
-        let mut named = HashSet::new();
+        let end = self.db.get(PACKED).map_err(|error| StoreError::Failed(error.to_string()))?;
+        self.contents().close(end.as_deref())?;
+        let mut named: HashMap<Sha256, u32> = HashMap::new();
         for row in self.db.iter() {
             let (_, value) = row.map_err(|error| StoreError::Failed(error.to_string()))?;
-            if let Some((&OBJECT, name)) = value.split_first()
-                && let Ok(name) = <[u8; 32]>::try_from(name)
-            {
-                named.insert(Sha256(name));
+            if let Some(name) = object_named(&value) {
+                *named.entry(name).or_default() += 1;
             }
         }
-        let swept = self.objects.sweep(&named)?;
+        let swept = self.objects.sweep(named)?;
         if swept > 0 {
             tracing::info!(swept, "removed objects that no row names");
         }
         Ok(())
+    }
+}
+
+/// Writes; until it is done the store counts as failed, so that a panic in the middle poisons it as an error does.
+fn guarded(poisoned: &mut Option<String>, write: impl FnOnce() -> io::Result<()>) -> Result<(), StoreError> {
+    *poisoned = Some("a write did not come to its end".into());
+    match write() {
+        Ok(()) => {
+            *poisoned = None;
+            Ok(())
+        }
+        Err(error) => {
+            *poisoned = Some(error.to_string());
+            Err(StoreError::Poisoned(error.to_string()))
+        }
+    }
+}
+
+fn object_named(row: &[u8]) -> Option<Sha256> {
+    match row.split_first() {
+        Some((&OBJECT, name)) => <[u8; 32]>::try_from(name).ok().map(Sha256),
+        _ => None,
     }
 }
 

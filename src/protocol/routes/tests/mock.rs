@@ -15,7 +15,8 @@ use crate::{
         Caller, CatalogPage, Handler, Incoming, Party, Pids, ProtocolError, check_pids,
         extension::{
             AcknowledgementRequest, HalvesRequest, KeyAnswer, LoggedReceipt, OutcomeRequest, ReleaseAnswer,
-            ReleaseRequest, RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, Witnessing,
+            ReleaseRequest, RestorationAnswer, RestorationRequest, StatementRequest, StatusAnswer, WitnessedAnswer,
+            Witnessing,
         },
         message::{
             Address, Catalog, CatalogRequest, ContractNegotiation, DataService, Dataset, NegotiationMessage,
@@ -183,8 +184,13 @@ impl Handler for Mock {
     }
 
     async fn restoration(&self, _: &Caller, body: RestorationRequest) -> Result<RestorationAnswer, Refusal> {
-        self.note(format!("restoration {}", body.restored.number));
+        self.note(format!("restoration {}", body.announcement.restored.number));
         Ok(RestorationAnswer::default())
+    }
+
+    async fn witnessed(&self, _: &Caller) -> Result<WitnessedAnswer, Refusal> {
+        self.note("witnessed");
+        Ok(WitnessedAnswer::default())
     }
 
     async fn add_checkpoint(&self, _: &Caller, body: &str) -> Result<Witnessing, Refusal> {
