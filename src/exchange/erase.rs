@@ -8,11 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Refusal,
-    exchange::{Exchange, refuse},
+    exchange::{
+        Exchange, refuse,
+        rows::{AskedWith, NegotiationRow},
+    },
     id::{AgreementId, ParticipantId, ReceiptId},
+    protocol::NegotiationState,
     receipt::{Commit, Filter, Kind, Stored, content_key, read},
+    vault::{self, CopyRow, CopyState},
 };
 
+/// States in which a negotiation stays.
+const OVER: [NegotiationState; 2] = [NegotiationState::Finalized, NegotiationState::Terminated];
 const RETAINED: &[u8] = b"self/retained";
 /// Receipts looked at in one go of the timer, for each class.
 const PAGE: usize = 500;
@@ -83,6 +90,27 @@ impl Exchange {
         begun.put_blind(ERASING.to_vec(), erasure).map_err(refuse("internal"))?;
         self.commit(begun).await?;
         self.carry_out(erasure).await
+    }
+
+    /// Erases what was kept for a step that has been taken: purposes of copies that were released, addresses and purposes
+    /// of negotiations that are over. What receipts commit to is theirs, and stays as long as its class is kept.
+    pub(super) async fn erase_spent(&self) -> Result<(), Refusal> {
+        for (kept, process) in [(AskedWith::PREFIX, NegotiationRow::PREFIX), (vault::PURPOSES, vault::PREFIX)] {
+            for (key, _) in self.store.scan(kept.as_bytes(), None, PAGE).await.map_err(refuse("store-unreadable"))? {
+                let of = [process.as_bytes(), &key[kept.len()..]].concat();
+                let over = if process == NegotiationRow::PREFIX {
+                    let row = read::<NegotiationRow>(&*self.store, &of).await.map_err(refuse("store-unreadable"))?;
+                    row.value.is_none_or(|row| OVER.contains(&row.state))
+                } else {
+                    let row = read::<CopyRow>(&*self.store, &of).await.map_err(refuse("store-unreadable"))?;
+                    row.value.is_none_or(|row| row.release.is_some() || row.state != CopyState::Receiving)
+                };
+                if over {
+                    self.store.erase(&key).await.map_err(refuse("store-failed"))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes up an erasure that was interrupted.

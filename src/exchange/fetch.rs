@@ -221,7 +221,6 @@ impl Exchange {
             dataset: agreement.agreement.dataset.clone(),
             transfer,
             request: request_id,
-            purpose: request.purpose.clone(),
             release: None,
             released: None,
             stream: None,
@@ -233,7 +232,9 @@ impl Exchange {
             begun: self.clock.now(),
         };
         let fresh = read::<CopyRow>(&*self.store, &vault::key(&id)).await.map_err(refuse("store-unreadable"))?;
-        self.keep(Held { row: fresh, value: row.clone() }, row, Commit::new()).await
+        let mut commit = Commit::new();
+        commit.content(vault::purpose_key(&id), request.purpose.clone().into_bytes());
+        self.keep(Held { row: fresh, value: row.clone() }, row, commit).await
     }
 
     /// A copy that nothing will come of.
@@ -246,9 +247,11 @@ impl Exchange {
     }
 
     async fn ask_release(&self, peer: &Peer, url: &str, token: &str, copy: &CopyRow) -> Result<ReleaseAnswer, Refusal> {
+        // repeated for a release that is there, it says nothing any more
+        let purpose = self.store.get(&vault::purpose_key(&copy.id)).await.map_err(refuse("store-unreadable"))?;
         let body = serde_json::to_vec(&ReleaseRequest {
             request_id: copy.request.clone(),
-            purpose: copy.purpose.clone(),
+            purpose: String::from_utf8_lossy(&purpose.unwrap_or_default()).into_owned(),
             action: None,
         })
         .map_err(refuse("internal"))?;

@@ -38,12 +38,6 @@ pub struct NegotiationRow {
     /// Whether our steps wait for a person.
     #[serde(default)]
     pub approval: Approval,
-    /// Where the request came from, and what for: the facts of a decision that is made again (provider).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remote: Option<std::net::IpAddr>,
-    /// The purpose that the consumer declared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub purpose: Option<String>,
     /// What the other side proposed last: the offer or agreement of its message, and what came with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposed: Option<Proposal>,
@@ -83,6 +77,26 @@ impl NegotiationRow {
             Party::Consumer => (Some(self.pid.clone()), self.peer_pid.clone()),
             Party::Provider => (self.peer_pid.clone(), Some(self.pid.clone())),
         }
+    }
+}
+
+/// Where a request came from, and what for: facts of a decision that may be made again (provider). Kept where it can be
+/// erased, until the negotiation is over.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AskedWith {
+    /// The caller's address.
+    pub remote: Option<std::net::IpAddr>,
+    /// The purpose that the consumer declared.
+    pub purpose: Option<String>,
+}
+
+impl AskedWith {
+    /// Where they lie.
+    pub const PREFIX: &'static str = "nf/";
+
+    /// The row's key: that of the negotiation, under another prefix.
+    pub fn key(pid: &Pid) -> Vec<u8> {
+        row_key(Self::PREFIX, &[pid.as_str()])
     }
 }
 

@@ -78,6 +78,11 @@ impl Timer {
                 tracing::error!(%refusal, "the log could not be anchored");
             }
             if ticks.is_multiple_of(RETAIN)
+                && let Err(refusal) = self.0.erase_spent().await
+            {
+                tracing::error!(%refusal, "what was kept for steps that have been taken could not be erased");
+            }
+            if ticks.is_multiple_of(RETAIN)
                 && let Err(refusal) = self.0.retain().await
             {
                 tracing::error!(%refusal, "contents whose time is over could not be erased");

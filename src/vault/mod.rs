@@ -8,4 +8,4 @@ mod copy;
 mod row;
 
 pub use copy::{Vault, VaultError};
-pub use row::{CopyRow, CopyState, PREFIX, key};
+pub use row::{CopyRow, CopyState, PREFIX, PURPOSES, key, purpose_key};

@@ -12,9 +12,17 @@ use crate::{
 /// Where copies lie in the store.
 pub const PREFIX: &str = "v/";
 
+/// Where purposes lie: each under its copy's key with this prefix.
+pub const PURPOSES: &str = "vp/";
+
 /// The row's key.
 pub fn key(id: &CopyId) -> Vec<u8> {
     row_key(PREFIX, &[id.as_str()])
+}
+
+/// Where the purpose lies that a copy is asked for with: where it can be erased, until there is a release.
+pub fn purpose_key(id: &CopyId) -> Vec<u8> {
+    row_key(PURPOSES, &[id.as_str()])
 }
 
 /// A copy and the exchange that it came by.
@@ -31,8 +39,6 @@ pub struct CopyRow {
     pub transfer: Pid,
     /// The request that we made; repeated after a restart.
     pub request: RequestId,
-    /// The purpose that was declared.
-    pub purpose: String,
     /// The provider's id of the release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseId>,

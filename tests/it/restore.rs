@@ -302,3 +302,24 @@ fn a_backup_that_was_altered_or_is_not_ours_is_not_put_back() {
     let peers = hospital.json(&["peer", "list"]);
     assert_eq!(peers[0]["state"], "revoked", "{peers}");
 }
+
+#[test]
+fn what_was_erased_is_nowhere_on_either_disk() {
+    const PURPOSE: &str = "research-7f3a-to-be-forgotten";
+    let folder = tempfile::tempdir().unwrap();
+    let (hospital, research) = crate::house::paired(folder.path());
+    publish(&hospital, "d");
+    let agreement = agree(&hospital, &research, "d");
+    research.ok(&["fetch", &agreement, "--purpose", PURPOSE]);
+    research.ok(&["use", "d", "--purpose", PURPOSE]);
+    let on_disk = |house: &House| {
+        let all = contents(&house.home.join("store"));
+        all.windows(PURPOSE.len()).filter(|window| *window == PURPOSE.as_bytes()).count()
+    };
+    assert!(on_disk(&hospital) > 0 && on_disk(&research) > 0, "it was there");
+    for house in [&hospital, &research] {
+        house.ok(&["receipt", "erase", "--agreement", &agreement, "--reason", "the patient withdrew"]);
+        // what was kept for steps that have been taken goes by itself
+        until(house, "the purpose is gone", || on_disk(house) == 0);
+    }
+}

@@ -138,7 +138,7 @@ impl Exchange {
                 });
                 self.say(&mut commit, &row, message, false)?;
             }
-            NegotiationAction::Agree => self.agree_again(&mut commit, &partner, &mut row)?,
+            NegotiationAction::Agree => self.agree_again(&mut commit, &partner, &mut row).await?,
             NegotiationAction::Finalize => self.finalize(&mut commit, &mut row).await?,
             NegotiationAction::Accept => {
                 row.state = state;

@@ -13,7 +13,7 @@ use crate::{
         Exchange,
         negotiate::{SECRET_CTY, both, half},
         refuse,
-        rows::NegotiationRow,
+        rows::{AskedWith, NegotiationRow},
     },
     id::AgreementId,
     identity::{Partner, Peer},
@@ -29,7 +29,7 @@ use crate::{
 
 impl Exchange {
     /// The provider's yes: the policy is asked (again, where a person took their time), then the agreement is made.
-    pub(super) fn agree_again(
+    pub(super) async fn agree_again(
         &self,
         commit: &mut Commit,
         partner: &Partner,
@@ -38,7 +38,12 @@ impl Exchange {
         let live = self.live_offer(row)?;
         let slice = live.slice.clone().map_err(refuse("policy-unusable"))?;
         self.may_decide()?;
-        let decision = self.decide_negotiation(partner, &live, &slice, row.purpose.as_deref(), row.remote);
+        let asked = self.store.get(&AskedWith::key(&row.pid)).await.map_err(refuse("store-unreadable"))?;
+        let asked: AskedWith = match asked {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(refuse("store-unreadable"))?,
+            None => AskedWith::default(),
+        };
+        let decision = self.decide_negotiation(partner, &live, &slice, asked.purpose.as_deref(), asked.remote);
         if decision.verdict != Verdict::Allow {
             return Err(decision.reason.unwrap_or_else(no_permit));
         }

@@ -175,8 +175,6 @@ impl Exchange {
             offer_id: terms.id.clone(),
             dataset: terms.target.clone(),
             approval,
-            remote: None,
-            purpose: None,
             proposed: None,
             agreement: None,
             ended: None,

@@ -10,7 +10,7 @@ use crate::{
         Exchange, address,
         negotiate::{Step, into_protocol, shown, unreadable},
         retry,
-        rows::{NegotiationRow, Proposal, Seen},
+        rows::{AskedWith, NegotiationRow, Proposal, Seen},
     },
     id::{MessageId, ParticipantId, Pid},
     identity::Partner,
@@ -144,7 +144,7 @@ impl Exchange {
             NegotiationMessage::Event(event) => match event.event_type {
                 EventType::Finalized => self.activate(commit, row).await?,
                 EventType::Accepted if manual => {}
-                EventType::Accepted => self.agree_again(commit, partner, row)?,
+                EventType::Accepted => self.agree_again(commit, partner, row).await?,
             },
             NegotiationMessage::Termination(message) => self.end(commit, row, message.refusal()).await?,
         }
@@ -207,8 +207,6 @@ impl Exchange {
             offer_id: offer.id.clone(),
             dataset: offer.dataset.id.clone(),
             approval: offer.approval,
-            remote: address(remote),
-            purpose: request.purpose.clone(),
             proposed: None,
             agreement: None,
             ended: None,
@@ -237,6 +235,9 @@ impl Exchange {
         self.remember(&mut commit, &peer, id, &row.pid, &answer)?;
         commit.put(&known, &row.pid).map_err(|error| ProtocolError::busy(error.to_string()))?;
         self.begin_negotiation(&mut commit, &row)?;
+        let asked = AskedWith { remote: address(remote), purpose: request.purpose.clone() };
+        let asked = serde_json::to_vec(&asked).map_err(|error| ProtocolError::busy(error.to_string()))?;
+        commit.content(AskedWith::key(&row.pid), asked);
         self.commit(commit).await.map_err(into_protocol)?;
         Ok(answer)
     }
