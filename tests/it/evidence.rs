@@ -494,3 +494,49 @@ async fn every_dispute_is_settled_by_what_was_signed() {
         assert!(named, "{:?}", chapter.settling());
     }
 }
+
+/// Two receipts with one number: showing one of them is not showing all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_is_given_twice_is_found_though_only_one_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (provider, consumer, agreement) = busy(folder.path()).await;
+    let both = trust(&[&provider, &consumer]);
+    let honest = provider.node.exchange.export(of(&agreement), true).await.unwrap();
+    let row = provider.node.exchange.agreement_row(&agreement).await.unwrap();
+    // one more entry, with the tag of number 0 and another receipt's hash; the log is signed anew
+    let mut doubled = honest.clone();
+    doubled.entries.push(counterseal::receipt::entry(&row.series_key().tag(0), &Sha256([9; 32])));
+    let leaves: Vec<Sha256> = doubled.entries.iter().map(|entry| merkle::leaf_hash(entry)).collect();
+    let origin = format!("{}/log/1", provider.did());
+    let checkpoint = Checkpoint { origin, size: leaves.len() as u64, root: merkle::root_of(&leaves) };
+    doubled.checkpoint = checkpoint.sign(&provider.node.exchange.keys.log);
+    let (findings, _) = found(&signed_again(&doubled, &provider), &both);
+    let found =
+        findings.iter().find(|finding| finding.code == "number-reused").unwrap_or_else(|| panic!("{findings:?}"));
+    assert!(found.problem.contains("number 0 of the exporter's series 2 times"), "{found:?}");
+}
+
+/// An agreement that one party leaves out of an export that should hold it, the other's export shows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agreement_that_is_left_out_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (provider, consumer, first) = busy(folder.path()).await;
+    let second = consumer.agree(&provider).await;
+    let both = trust(&[&provider, &consumer]);
+    let mut left = provider.node.exchange.export(Scope::default(), true).await.unwrap();
+    let right = consumer.node.exchange.export(Scope::default(), true).await.unwrap();
+    assert!(!has(&reconcile(&left, &right, &both).findings, "agreement-denied"));
+    let theirs = |id: &AgreementId| format!("\"agreement\":\"{id}\"");
+    let named = |jws: &counterseal::crypto::jws::Jws| {
+        String::from_utf8(unb64(jws.as_str().split('.').nth(1).unwrap()).unwrap()).unwrap()
+    };
+    left.agreements.retain(|one| !named(one.by_provider.as_ref().unwrap()).contains(second.as_str()));
+    left.receipts.retain(|one| !named(&one.jws).contains(&theirs(&second)));
+    left.halves.retain(|half| half.agreement != second);
+    let reconciled = reconcile(&left, &right, &both);
+    let denied = reconciled.findings.iter().find(|finding| finding.code == "agreement-denied");
+    assert!(denied.is_some_and(|denied| denied.place.contains(second.as_str())), "{:?}", reconciled.findings);
+    // an export of one agreement is not asked for another
+    let narrow = provider.node.exchange.export(of(&first), true).await.unwrap();
+    assert!(!has(&reconcile(&narrow, &right, &both).findings, "agreement-denied"));
+}

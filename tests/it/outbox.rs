@@ -51,6 +51,8 @@ struct Front {
     acts: Mutex<VecDeque<Act>>,
     /// What it does when the acts are over; else it hands on.
     always: Option<Act>,
+    /// What it answers as a witness.
+    witness: Mutex<(u16, String)>,
     /// `@id` and time of each message that came.
     came: Mutex<Vec<(String, Instant)>>,
     onward: reqwest::Client,
@@ -74,6 +76,7 @@ async fn stand_in_front(
     let front = Arc::new(Front {
         acts: Mutex::new(acts.iter().copied().collect()),
         always,
+        witness: Mutex::new((503, String::new())),
         came: Mutex::default(),
         onward: Clients::new(provider.node.exchange.keys.tls.clone()).client_for(&target, &address).unwrap(),
         consumer: address,
@@ -96,7 +99,9 @@ async fn meet(State(front): State<Arc<Front>>, request: Request) -> Response {
     let connection = request.extensions().get::<ConnectionInfo>().unwrap().cancel.clone();
     // the outbox is what is looked at here; witnessing has its own pace
     if request.uri().path().ends_with("/add-checkpoint") {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        let (status, body) = front.witness.lock().unwrap().clone();
+        front.came.lock().unwrap().push(("add-checkpoint".into(), Instant::now()));
+        return (StatusCode::from_u16(status).unwrap(), body).into_response();
     }
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
@@ -270,5 +275,28 @@ async fn ended(provider: &Actor, patience: Duration) -> counterseal::error::Refu
         }
         assert!(begun.elapsed() < patience, "{views:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A witness that says it knows more of our log than we do has to show what we signed: a word alone stops nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_that_lies_about_our_log_does_not_stop_us() {
+    let stage = stage(&[], None, 60, Duration::ZERO).await;
+    let asked = || stage.front.came.lock().unwrap().iter().filter(|(id, _)| id == "add-checkpoint").count();
+    for (status, body) in [(409, "18446744073709551615\n"), (409, "9007199254740991\n"), (410, ""), (404, "")] {
+        *stage.front.witness.lock().unwrap() = (status, body.into());
+        let before = asked();
+        let pid = stage.negotiate().await;
+        let end = stage.consumer.node.exchange.negotiation_end(&pid, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(end.state, NegotiationState::Finalized, "{status} {body}: {end:?}");
+        for _ in 0..400 {
+            if asked() > before {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        assert!(asked() > before, "{status} {body}: it was asked");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(stage.provider.node.exchange.behind.check().is_ok(), "{status} {body}");
     }
 }

@@ -323,3 +323,103 @@ fn what_was_erased_is_nowhere_on_either_disk() {
         until(house, "the purpose is gone", || on_disk(house) == 0);
     }
 }
+
+/// The same backup twice, and a backup of a store that had not heard from its partner yet: nothing is forgotten.
+#[test]
+fn restores_of_restores_give_no_count_back_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
+    for house in [&mut hospital, &mut research] {
+        house.serve();
+        house.settle();
+    }
+    pair(&hospital, &research);
+    publish(&hospital, "d");
+    let agreement = agree(&hospital, &research, "d");
+    let fetch = ["fetch", agreement.as_str(), "--purpose", "research"];
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name).display().to_string());
+    hospital.ok(&["backup", "--out", &first]);
+    research.ok(&fetch);
+    let restore = |hospital: &mut House, backup: &str| {
+        hospital.kill();
+        fs::remove_dir_all(hospital.home.join("store")).unwrap();
+        // another second, another log
+        std::thread::sleep(Duration::from_millis(1100));
+        hospital.ok(&["restore", "from", backup, "--accept"]);
+        hospital.serve();
+    };
+    restore(&mut hospital, &first);
+    until(&hospital, "it has heard", || restoring(&hospital).is_empty());
+    research.ok(&fetch);
+    // the very same once more: what was spent in the log between is spent
+    restore(&mut hospital, &first);
+    until(&hospital, "it has heard again", || restoring(&hospital).is_empty());
+    // and from a backup that was made before the partner could be asked
+    research.stop();
+    restore(&mut hospital, &first);
+    assert_eq!(restoring(&hospital).len(), 1);
+    hospital.ok(&["backup", "--out", &second]);
+    restore(&mut hospital, &second);
+    research.serve();
+    until(&hospital, "it has heard a third time", || restoring(&hospital).is_empty());
+    research.ok(&fetch);
+    let (code, _) = research.refused(&fetch);
+    assert_eq!(code, "policy-no-permit", "three were spent, in three logs");
+    no_alarms([&hospital, &research]);
+    // all logs of both hold together
+    let mut exports = vec![folder.path().join("theirs").display().to_string()];
+    research.ok(&["receipt", "export", "--out", &exports[0]]);
+    let log = hospital.json(&["status"])["log"]["origin"].as_str().unwrap().to_owned();
+    let newest = folder.path().join("newest").display().to_string();
+    hospital.ok(&["receipt", "export", "--out", &newest]);
+    assert!(hospital.ok(&["receipt", "list", "--kind", "restored"]).contains("restored"), "{log}");
+    exports.push(newest);
+    let verdict = hospital.run(&["receipt", "verify", &exports[1]]);
+    assert_eq!(
+        verdict.status.code(),
+        Some(3),
+        "consistent, keys unproven: {}",
+        String::from_utf8_lossy(&verdict.stdout)
+    );
+}
+
+/// Who is paired after a restore, and who was gone when it happened, can work with the restored connector as anybody can.
+#[test]
+fn partners_who_come_later_are_told_of_the_new_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
+    for house in [&mut hospital, &mut research] {
+        house.serve();
+        house.settle();
+    }
+    pair(&hospital, &research);
+    publish(&hospital, "d");
+    let agreement = agree(&hospital, &research, "d");
+    let fetch = ["fetch", agreement.as_str(), "--purpose", "research"];
+    let backup = folder.path().join("backup").display().to_string();
+    hospital.ok(&["backup", "--out", &backup]);
+    research.ok(&fetch);
+    research.ok(&fetch);
+    research.stop();
+    hospital.kill();
+    lose_store(&hospital);
+    hospital.ok(&["restore", "from", &backup, "--accept"]);
+    hospital.serve();
+    // a steward goes on without it; it comes back all the same, and what it knows counts
+    hospital.ok(&["restore", "accept", &research.did]);
+    let mut late = House::new(folder.path(), "late");
+    late.serve();
+    pair(&hospital, &late);
+    until(&hospital, "the new partner knows the log", || restoring(&hospital).is_empty());
+    let other = agree(&hospital, &late, "d");
+    late.ok(&["fetch", &other, "--purpose", "research"]);
+    research.serve();
+    until(&hospital, "it was asked", || {
+        let restored = hospital.json(&["receipt", "list", "--kind", "restored"]);
+        restored.as_array().unwrap().iter().any(|one| one["receipt"]["counted"] == 4)
+    });
+    research.ok(&fetch);
+    assert_eq!(research.refused(&fetch).0, "policy-no-permit");
+    no_alarms([&hospital, &research]);
+    no_alarms([&late, &research]);
+}

@@ -309,3 +309,56 @@ async fn an_old_copy_of_a_home_is_found_out_before_it_releases_anything() {
     assert_eq!(status(&provider).await["log"]["behind"]["code"], "log-behind");
     assert_eq!(consumer.count(Kind::Alarm).await, 0, "and nobody is accused");
 }
+
+/// A number that no receipt could say would keep us from signing anything that names the partner's checkpoint.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_of_more_than_can_be_said_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (provider, consumer, agreement) = pair_with(folder.path(), OPEN, Arc::new(SystemClock)).await;
+    for size in [1 << 53, u64::MAX] {
+        let huge = Submission { old: 0, proof: vec![], note: sign(&provider, size, Sha256([7; 32])) };
+        let (status, why) = submit(&provider, &consumer, &huge).await;
+        assert_eq!(status, 400, "{size}: {why}");
+    }
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+}
+
+/// What we hold of a partner's log stays as it came: a receipt that is shown at another place is an alarm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_that_moves_is_an_alarm_and_takes_nothing_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (provider, consumer, agreement) = pair_with(folder.path(), OPEN, Arc::new(SystemClock)).await;
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+    let request = counterseal::exchange::UseRequest {
+        of: "d".into(),
+        purpose: "x".into(),
+        action: "read".into(),
+        application: None,
+    };
+    consumer.node.exchange.use_copy(&request).await.unwrap();
+    let held = async || {
+        let halves = provider.node.exchange.receipts.halves(&agreement).await.unwrap();
+        halves.into_iter().find(|half| half.kind == "used")
+    };
+    until("the half has come", async || held().await.is_some()).await;
+    let before = held().await.unwrap();
+    // the consumer logs the same receipt once more, under the next number, and shows it there
+    let exchange = &consumer.node.exchange;
+    let row = exchange.agreement_row(&agreement).await.unwrap();
+    let stored = exchange.receipts.by_sha256(&before.jws.sha256()).await.unwrap().unwrap();
+    let mut commit = counterseal::receipt::Commit::new();
+    commit.receipt(counterseal::receipt::NewReceipt {
+        receipt: stored.receipt,
+        jws: before.jws.clone(),
+        series_key: row.series_key(),
+    });
+    let placed = exchange.committer.commit(commit).await.unwrap().receipts.remove(0);
+    let proof = exchange.log.prove(placed.index).await.unwrap().unwrap().to_string();
+    let half = json!({ "agreement": agreement, "kind": "used", "receipt": before.jws, "number": placed.number, "proof": proof });
+    let url = format!("{}/2025-1/counterseal/v1/receipts", provider.node.exchange.base_url);
+    let answer = consumer.client(&provider).post(url).json(&json!({ "halves": [half] })).send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["code"], "half-moved");
+    let after = held().await.unwrap();
+    assert_eq!((after.number, after.proof), (before.number, before.proof), "as it came first");
+    assert_eq!(provider.node.exchange.alarms().await.unwrap()[0].code, "half-moved");
+}
