@@ -330,6 +330,15 @@ impl Exchange {
     }
 }
 
+/// An answer of the extension's, or its refusal.
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Refusal> {
+    if !(200..300).contains(&answer.status) {
+        return Err(crate::protocol::extension::refusal_from(answer.status, &answer.body));
+    }
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| Refusal::new("answer-invalid", format!("the provider's answer can't be read: {error}")))
+}
+
 /// Verdicts on discovering, by peer and offer, as long as both are the very ones that were decided on: a peer or an
 /// offer that changes is another one in memory.
 #[derive(Default)]

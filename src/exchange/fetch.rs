@@ -17,7 +17,7 @@ use crate::{
     error::Refusal,
     exchange::{
         Exchange,
-        catalog::PATIENCE,
+        catalog::{PATIENCE, parsed},
         halves::{CheckedHalf, unplaced},
         outbox::Draft,
         refuse,
@@ -28,7 +28,7 @@ use crate::{
     identity::Peer,
     offer::Approval,
     protocol::{
-        Answer, BASE, Party,
+        BASE, Party,
         extension::{
             self, Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
         },
@@ -479,13 +479,4 @@ impl Held {
     pub(super) const fn value(&self) -> &CopyRow {
         &self.value
     }
-}
-
-/// An answer of the extension's, or its refusal.
-pub(super) fn parsed<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Refusal> {
-    if !(200..300).contains(&answer.status) {
-        return Err(extension::refusal_from(answer.status, &answer.body));
-    }
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| Refusal::new("answer-invalid", format!("the provider's answer can't be read: {error}")))
 }

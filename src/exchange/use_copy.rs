@@ -10,7 +10,7 @@ use crate::{
     agreement::{AgreementRow, AgreementState, KnownStatus, Question, Status, decide, principal_of_party},
     crypto::jws::{self, Typ},
     error::Refusal,
-    exchange::{Exchange, fetch::parsed, halves::unplaced, outbox::Draft, refuse, retry, rows::About},
+    exchange::{Exchange, catalog::parsed, halves::unplaced, outbox::Draft, refuse, retry, rows::About},
     id::{AgreementId, CopyId, DatasetId, Pid},
     policy::{Action, UseAction, Verdict},
     protocol::{

@@ -23,7 +23,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crypto::sha256,
     error::Refusal,
-    exchange::{Exchange, catalog::PATIENCE, fetch::parsed, refuse},
+    exchange::{
+        Exchange,
+        catalog::{PATIENCE, parsed},
+        refuse,
+    },
     id::{Did, ParticipantId, Sha256},
     identity::Peer,
     protocol::{
