@@ -110,6 +110,15 @@ async fn grow(committer: &Committer, from: u64, count: u64) -> f64 {
     count as f64 / begun.elapsed().as_secs_f64()
 }
 
+/// The best of three: less than a second each, on a machine that others use too.
+async fn best(committer: &Committer, from: u64) -> f64 {
+    let mut best = 0_f64;
+    for round in 0..3 {
+        best = best.max(grow(committer, from + round * 20_000, 20_000).await);
+    }
+    best
+}
+
 fn size_of(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).expect("a folder").flatten();
     entries
@@ -150,7 +159,7 @@ pub fn reopened() -> bool {
         let resident = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let resident =
             resident.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default().trim().to_owned();
-        let rate = grow(&committer, size, 20_000).await;
+        let rate = best(&committer, size).await;
         println!("{} {} {rate:.0} {}", ready.as_millis(), slowest.as_micros(), resident.trim_end_matches(" kB"));
         committer.stop().await;
     });
@@ -193,7 +202,7 @@ pub fn life() {
     let fresh = folder.path().join("fresh");
     runtime.block_on(async {
         let (_, committer) = open(&fresh).await;
-        empty.push(grow(&committer, 0, 20_000).await);
+        empty.push(best(&committer, 0).await);
         committer.stop().await;
     });
     let output =
