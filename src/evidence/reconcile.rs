@@ -105,8 +105,14 @@ impl<'a> Side<'a> {
         })
     }
 
-    /// Whether it says itself, in a later log, that this one had so many entries before its store was lost.
+    /// Whether it shows itself that this log had so many entries before its store was lost: by what it says in a later log,
+    /// or by the proofs of its receipts that came back.
     fn owns_up_to(&self, epoch: u64, size: u64) -> bool {
+        let log = origin(self.exporter, epoch);
+        let mut back = self.exports.iter().flat_map(|(_, checked)| &checked.recovered);
+        if back.any(|held| held.checkpoint.as_ref().is_some_and(|shown| shown.origin == log && shown.size >= size)) {
+            return true;
+        }
         let restored = self.exports.iter().flat_map(|(_, checked)| &checked.receipts);
         let mut said =
             restored.filter(|held| held.receipt.kind == Kind::Restored && held.receipt.provider == *self.exporter);
@@ -268,7 +274,10 @@ fn counts(id: &AgreementId, sides: &[Side<'_>; 2], findings: &mut Findings) {
             .collect()
     }
     let made = releases(sides[provider].receipts(id).map(|(_, held)| held));
-    let given = releases(sides[1 - provider].halves(id));
+    // what is in a log that is not exported is said elsewhere
+    let exported = sides[provider].logs();
+    let of_exported = |half: &&Held| half.checkpoint.as_ref().is_none_or(|shown| exported.contains(&shown.origin));
+    let given = releases(sides[1 - provider].halves(id).filter(of_exported));
     if made.len() != given.len() {
         let differing: Vec<&str> = made
             .iter()
@@ -291,6 +300,17 @@ fn chains(id: &AgreementId, sides: &[Side<'_>; 2], findings: &mut Findings) {
         for (_, held) in side.receipts(id) {
             if let Some(release) = &held.receipt.release {
                 releases.entry(release.clone()).or_default().insert(held.receipt.kind, &held.receipt);
+            }
+        }
+    }
+    // and what its signer does not export, the other side shows: it was not withheld
+    for (own, other) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
+        let exported = other.logs();
+        for half in own.halves(id) {
+            if let (Some(release), Some(shown)) = (&half.receipt.release, &half.checkpoint)
+                && !exported.contains(&shown.origin)
+            {
+                releases.entry(release.clone()).or_default().entry(half.receipt.kind).or_insert(&half.receipt);
             }
         }
     }

@@ -60,6 +60,10 @@ impl Exchange {
         let failed = |error: io::Error| Refusal::new("backup-folder", format!("{}: {error}", folder.display()));
         let log = self.log.now().await.map_err(refuse("store-unreadable"))?;
         let root = self.log.root(log.size).await.map_err(refuse("store-unreadable"))?;
+        if folder.exists() {
+            let sentence = format!("{} is there already; name a new folder", folder.display());
+            return Err(Refusal::new("backup-folder", sentence));
+        }
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
         let made = self.clock.now();
         let done = async {

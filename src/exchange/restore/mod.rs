@@ -165,11 +165,19 @@ impl Exchange {
             }
         }
         let mut commit = Commit::new();
-        let mut receipt = self.receipt(Kind::Restored, None);
-        receipt.consumer = Some(partner.clone());
-        receipt.prior_log = witnessed.into_iter().max_by_key(|known| known.epoch);
-        receipt.counted = Some(lost);
-        self.node_receipt(&mut commit, receipt)?;
+        // one for each log that this partner knows, the newest first, which also says how much came back
+        let mut known: Vec<Option<PeerCheckpoint>> = witnessed.into_iter().map(Some).collect();
+        known.sort_by_key(|known| std::cmp::Reverse(known.as_ref().map(|known| known.epoch)));
+        if known.is_empty() {
+            known.push(None);
+        }
+        for (at, prior_log) in known.into_iter().enumerate() {
+            let mut receipt = self.receipt(Kind::Restored, None);
+            receipt.consumer = Some(partner.clone());
+            receipt.prior_log = prior_log;
+            receipt.counted = (at == 0).then_some(lost);
+            self.node_receipt(&mut commit, receipt)?;
+        }
         commit.delete_blind(Waiting::key(partner));
         let data = json!({ "peer": partner, "recovered": lost });
         self.announce(&mut commit, "org.counterseal.restored", partner.as_str(), data);
