@@ -273,6 +273,7 @@ async fn log_view(exchange: &Exchange) -> Result<Value, Problem> {
     Ok(json!({
         "origin": checkpoint.as_ref().map(|(checkpoint, _)| &checkpoint.origin),
         "size": checkpoint.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
+        "logs": exchange.log.epochs().await.map_err(unreadable)?.iter().map(|log| log.epoch).collect::<Vec<_>>(),
         "root": checkpoint.as_ref().map(|(checkpoint, _)| checkpoint.root),
         "behind": exchange.behind.check().err(),
         "witnesses": witnesses,

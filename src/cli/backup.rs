@@ -37,12 +37,12 @@ pub enum Restore {
     /// Check a backup and, with --accept, put it back into a home that has its keys and no store. Receipts go on in a new
     /// log; partners are asked what they know before anything is decided with them.
     #[command(
-        after_help = "What was revoked or withdrawn since the backup is in force again in it: look first, then name it.\n\nExample:\n  mv hospital/store hospital/store.lost\n  counterseal --home hospital restore from /backups/hospital-2026-11-24\n  counterseal --home hospital restore from /backups/hospital-2026-11-24 --revoke did:web:x.example --accept"
+        after_help = "Without --accept it only looks, changes nothing, and ends with exit code 1. What was revoked or withdrawn since the backup is in force again in it: look first, then name it.\n\nExample:\n  mv hospital/store hospital/store.lost\n  counterseal --home hospital restore from /backups/hospital-2026-11-24\n  counterseal --home hospital restore from /backups/hospital-2026-11-24 --accept"
     )]
     From {
         /// The backup's folder.
         folder: PathBuf,
-        /// It was read what becomes valid again.
+        /// Put it back; what the look said becomes valid again has been read.
         #[arg(long)]
         accept: bool,
         /// A peer that was revoked since the backup.
@@ -53,8 +53,9 @@ pub enum Restore {
         withdraw: Vec<OfferId>,
     },
     /// Go on with the counts of the backup, though this partner has not said what it knows; a steward's to do.
+    #[command(after_help = "Example:\n  counterseal --home hospital restore accept did:web:research.invalid")]
     Accept {
-        /// Who.
+        /// Who: its DID, as `status` names it.
         partner: ParticipantId,
     },
 }

@@ -2,10 +2,13 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    cli::output::Output,
+    cli::{
+        client::connect,
+        output::{Output, plain, text},
+    },
     config::Config,
     identity::Keys,
     node::{Running, STEWARD, TOKEN, read_token},
@@ -17,7 +20,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Looks at everything that can be looked at without starting; exit code 1 if something is wrong.
-pub fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
+pub async fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
     let mut problems = Vec::new();
     match Config::load(home, std::env::vars()) {
         Err(error) => problems.push(error.to_string()),
@@ -55,6 +58,7 @@ pub fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
         }
     }
     let running = Running::load(home);
+    problems.extend(said_by_status(home).await);
     // nothing wrong, but something to do
     let waiting = Config::load(home, std::env::vars())
         .is_ok_and(|config| Keys::rotated(home, &config.participant.did).is_ok_and(|keys| keys.is_some()));
@@ -73,4 +77,23 @@ pub fn run(home: &Path, out: &Output) -> anyhow::Result<ExitCode> {
         lines
     });
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a running connector says of itself that is wrong.
+async fn said_by_status(home: &Path) -> Vec<String> {
+    let Ok(client) = connect(home) else { return Vec::new() };
+    let status = match client.get("/v1/status").await {
+        Ok(status) => status,
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    let sentences = [&status["clock"], &status["log"]["behind"]].map(|problem| problem["sentence"].as_str());
+    let mut problems: Vec<String> = sentences.into_iter().flatten().map(plain).collect();
+    for partner in status["restoring"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        problems
+            .push(format!("restored: {} has not said yet what it knows; nothing is decided with it", plain(partner)));
+    }
+    for alarm in status["alarms"].as_array().into_iter().flatten() {
+        problems.push(format!("ALARM {}", text(alarm, "sentence")));
+    }
+    problems
 }

@@ -172,7 +172,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&home, args).await.map(|()| done),
         Command::Demo(args) => demo::run(args, &out).await,
         Command::Key(command) => key::run(&home, command, &out).map(|()| done),
-        Command::Doctor => doctor::run(&home, &out),
+        Command::Doctor => doctor::run(&home, &out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "counterseal", &mut std::io::stdout());
             Ok(done)

@@ -23,6 +23,15 @@ impl Output {
     }
 }
 
+/// Prints a line; a reader that has seen enough is no failure of ours.
+macro_rules! said {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+pub(super) use said;
+
 /// Shows why a command failed.
 pub fn failure(error: &anyhow::Error, json: bool) {
     match error.downcast_ref::<Refusal>() {

@@ -142,10 +142,13 @@ pub enum ReceiptCommand {
         trust: Vec<PathBuf>,
     },
     /// Hold two parties' exports against each other: what is missing, what differs, who is named that shouldn't be.
-    #[command(visible_alias = "match")]
+    #[command(
+        visible_alias = "match",
+        after_help = "Exit codes:\n  0  all fits\n  3  all fits, keys unproven\n  4  something is missing or differs\n\nExamples:\n  counterseal receipt reconcile ours theirs --trust hospital.json --trust research.json\n  counterseal receipt reconcile ours-log-1 ours theirs --trust hospital.json --trust research.json"
+    )]
     Reconcile {
         /// The two parties' exports; of a party whose store was restored, one for each of its logs.
-        #[arg(num_args = 2.., required = true)]
+        #[arg(num_args = 1.., required = true, value_name = "EXPORT")]
         exports: Vec<PathBuf>,
         /// Invitations of the participants whose keys you trust.
         #[arg(long)]
@@ -220,6 +223,9 @@ pub async fn run(home: &Path, command: ReceiptCommand, out: &Output) -> anyhow::
                     }
                 }
             }
+            let parties: std::collections::BTreeSet<_> =
+                read_both.iter().map(|(bundle, _)| &bundle.about.exporter).collect();
+            anyhow::ensure!(parties.len() == 2, "these are exports of {} parties: name those of two", parties.len());
             let bundles: Vec<&Bundle> = read_both.iter().map(|(bundle, _)| bundle).collect();
             let mut reconciled = reconcile_all(&bundles, &trusted(&trust)?);
             for (verdict, (_, findings)) in reconciled.verdicts.iter_mut().zip(&mut read_both) {
@@ -301,6 +307,11 @@ pub fn write(folder: &Path, files: &Files) -> anyhow::Result<()> {
 
 /// Reads an export's folder: every file under it, links not followed.
 fn read(folder: &Path) -> anyhow::Result<(Option<Bundle>, Vec<Finding>)> {
+    anyhow::ensure!(
+        !folder.join("backup.jws").exists(),
+        "{} is a backup and not an export: `counterseal restore from` checks it",
+        folder.display()
+    );
     fn collect(root: &Path, at: &Path, files: &mut Files) -> anyhow::Result<()> {
         for entry in std::fs::read_dir(at).with_context(|| at.display().to_string())? {
             let entry = entry?;

@@ -348,7 +348,12 @@ pub async fn status(client: &Client, out: &Output) -> anyhow::Result<()> {
         }
         for partner in status["restoring"].as_array().into_iter().flatten() {
             let partner = plain(partner.as_str().unwrap_or_default());
-            lines.push_str(&alarming(&format!("  ! restored: nothing is decided with {partner} before it says what it knows\n")));
+            lines.push_str(&alarming(&format!("  ! restored: nothing is decided with {partner} before it says what it knows (restore accept goes on without)\n")));
+        }
+        let logs = status["log"]["logs"].as_array().map_or(0, Vec::len);
+        if logs > 1 {
+            let numbers: Vec<String> = status["log"]["logs"].as_array().into_iter().flatten().map(Value::to_string).collect();
+            lines.push_str(&format!("  logs         {} (restored; receipts are counted through all)\n", numbers.join(", ")));
         }
         for witness in status["log"]["witnesses"].as_array().into_iter().flatten() {
             lines.push_str(&format!(

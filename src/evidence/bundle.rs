@@ -35,7 +35,8 @@ pub struct Bundle {
     pub receipts: Vec<ExportedReceipt>,
     /// What the partners signed.
     pub halves: Vec<PartnerHalf>,
-    /// The exporter's own receipts in this log that it lost with a store that was restored, as partners gave them back.
+    /// The exporter's own receipts that it lost with a store that was restored, as partners gave them back: those of this
+    /// log; in an export of the newest, those of all.
     pub recovered: Vec<PartnerHalf>,
     /// Evidence against partners' logs.
     pub alarms: Vec<Alarm>,

@@ -68,10 +68,18 @@ struct Side<'a> {
 impl<'a> Side<'a> {
     /// Its receipts, each with the log that it is in.
     fn receipts(&self, id: &'a AgreementId) -> impl Iterator<Item = (String, &'a Held)> {
-        self.exports.iter().flat_map(move |(bundle, checked)| {
-            let log = origin(&bundle.about.exporter, bundle.about.epoch);
-            under(&checked.receipts, id).chain(under(&checked.recovered, id)).map(move |held| (log.clone(), held))
-        })
+        let mut seen = HashSet::new();
+        self.exports
+            .iter()
+            .flat_map(move |(bundle, checked)| {
+                let exported = origin(&bundle.about.exporter, bundle.about.epoch);
+                under(&checked.receipts, id).chain(under(&checked.recovered, id)).map(move |held| {
+                    let log = held.checkpoint.as_ref().map_or_else(|| exported.clone(), |shown| shown.origin.clone());
+                    (log, held)
+                })
+            })
+            // an export of each log may hold what came back
+            .filter(move |(_, held)| held.index.is_some() || seen.insert(held.sha256))
     }
 
     /// Its copies of the other's receipts: every export has them all.
@@ -276,7 +284,10 @@ fn counts(id: &AgreementId, sides: &[Side<'_>; 2], findings: &mut Findings) {
     let made = releases(sides[provider].receipts(id).map(|(_, held)| held));
     // what is in a log that is not exported is said elsewhere
     let exported = sides[provider].logs();
-    let of_exported = |half: &&Held| half.checkpoint.as_ref().is_none_or(|shown| exported.contains(&shown.origin));
+    let shown: HashSet<Sha256> = sides[provider].receipts(id).map(|(_, held)| held.sha256).collect();
+    let of_exported = |half: &&Held| {
+        shown.contains(&half.sha256) || half.checkpoint.as_ref().is_none_or(|log| exported.contains(&log.origin))
+    };
     let given = releases(sides[1 - provider].halves(id).filter(of_exported));
     if made.len() != given.len() {
         let differing: Vec<&str> = made

@@ -60,6 +60,14 @@ impl Exchange {
         let failed = |error: io::Error| Refusal::new("backup-folder", format!("{}: {error}", folder.display()));
         let log = self.log.now().await.map_err(refuse("store-unreadable"))?;
         let root = self.log.root(log.size).await.map_err(refuse("store-unreadable"))?;
+        let parent = folder.parent().and_then(|parent| parent.canonicalize().ok());
+        let home = self.tokens.parent().and_then(|home| home.canonicalize().ok());
+        if let (Some(parent), Some(home)) = (parent, home)
+            && parent.starts_with(&home)
+        {
+            let sentence = format!("{} is in the home itself: what takes that takes the backup too", folder.display());
+            return Err(Refusal::new("backup-folder", sentence));
+        }
         if folder.exists() {
             let sentence = format!("{} is there already; name a new folder", folder.display());
             return Err(Refusal::new("backup-folder", sentence));
@@ -93,6 +101,11 @@ impl Exchange {
 
 /// What a backup says of itself, if every file is as it was signed by this key.
 pub fn read_backup(folder: &Path, kid: &Kid, key: &VerifyingKey) -> Result<Backup, Refusal> {
+    if folder.join("manifest.jws").exists() {
+        let sentence =
+            format!("{} is an export and not a backup: `counterseal receipt verify` checks it", folder.display());
+        return Err(Refusal::new("backup-broken", sentence));
+    }
     let path = folder.join(MANIFEST);
     let broken = |path: &Path, why: String| Refusal::new("backup-broken", format!("{}: {why}", path.display()));
     let text = bounded(&path, MAX_MANIFEST).map_err(|error| broken(&path, error.to_string()))?;

@@ -43,16 +43,15 @@ impl Exchange {
         if let Some(id) = &scope.agreement {
             self.agreement(id).await?;
         }
+        let known = self.log.epochs().await.map_err(&unreadable)?;
+        let known = known.iter().map(|known| known.epoch.to_string()).collect::<Vec<_>>().join(", ");
         let log = match epoch {
             None => self.log.clone(),
             Some(epoch) => self.log.of_epoch(epoch).await.map_err(&unreadable)?.ok_or_else(|| {
-                Refusal::new(
-                    "epoch-unknown",
-                    format!("there is no log {epoch} of ours; `counterseal status` says which"),
-                )
+                Refusal::new("epoch-unknown", format!("there is no log {epoch} of ours; there are {known}"))
             })?,
         };
-        let of = log.now().await.map_err(&unreadable)?;
+        let (of, newest) = (log.now().await.map_err(&unreadable)?, self.log.epoch().await.map_err(&unreadable)?);
         if of.size == 0 {
             return Err(Refusal::new("log-empty", "there are no receipts yet"));
         }
@@ -89,7 +88,9 @@ impl Exchange {
             partners.insert(row.peer().clone());
             bundle.halves.extend(self.receipts.halves(row.id()).await.map_err(&unreadable)?);
             let recovered = self.recovered(row.id()).await?.into_iter();
-            bundle.recovered.extend(recovered.filter(|half| half.log().as_ref() == Some(&checkpoint.origin)));
+            // the newest export has all of them: of a log that was lost whole there is no other
+            let all = epoch.is_none_or(|epoch| epoch == newest);
+            bundle.recovered.extend(recovered.filter(|half| all || half.log().as_ref() == Some(&checkpoint.origin)));
             bundle.agreements.push(ExportedAgreement {
                 by_provider: row.by_provider,
                 by_consumer: row.by_consumer,

@@ -139,6 +139,12 @@ pub struct Running {
 }
 
 impl Running {
+    /// Whether its process is still there.
+    pub fn is_alive(&self) -> bool {
+        let process = i32::try_from(self.process).ok().and_then(rustix::process::Pid::from_raw);
+        process.is_some_and(|process| rustix::process::test_kill_process(process).is_ok())
+    }
+
     /// What a home's running node wrote.
     pub fn load(home: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(home.join(RUNNING)).ok()?).ok()

@@ -12,7 +12,7 @@ use crate::{
     exchange::{RESTORED, Restored, Waiting, read_backup},
     id::{OfferId, ParticipantId},
     identity::{Keys, Peer, PeerState, TokenPeer},
-    node::{StartError, place},
+    node::{Running, StartError, place},
     offer::{self, OfferRow},
     receipt::{self, PeerCheckpoint, begin_epoch, verify_log},
     store::{Batch, SledStore, Store},
@@ -69,6 +69,18 @@ pub async fn restore(
     now: Timestamp,
 ) -> Result<Contents, StartError> {
     let did = &config.participant.did;
+    if let Some(running) = Running::load(home).filter(Running::is_alive) {
+        let sentence = format!("this home's connector is running as process {}: stop it first", running.process);
+        return Err(Refusal::new("restore-running", sentence).into());
+    }
+    if !home.join("keys").exists() {
+        let sentence = format!(
+            "{} has no keys: put back the copy of `keys/`, `certs/`, `counterseal.toml` and the token files that was kept \
+             elsewhere. New keys can't go on with what the old ones signed",
+            home.display()
+        );
+        return Err(Refusal::new("restore-keys", sentence).into());
+    }
     let keys = Keys::load(home, did)?;
     let folder = home.join("store");
     if folder.exists() {
@@ -96,7 +108,8 @@ pub async fn restore(
     let mut contents = look(&*store, log.clone(), said.made).await?;
     for peer in &wish.revoke {
         if !contents.peers.contains(peer) {
-            let sentence = format!("--revoke {peer}: no such peer is active in the backup");
+            let active = contents.peers.iter().map(ParticipantId::as_str).collect::<Vec<_>>().join(", ");
+            let sentence = format!("--revoke {peer}: no such peer is active in the backup; there are {active}");
             return Err(Refusal::new("restore-unknown", sentence).into());
         }
     }

@@ -128,7 +128,8 @@ impl Contents {
     /// Overwrites what lies beyond this end: a crash came before the batch that would have named it, so that nobody could
     /// ever erase it.
     pub fn close(&self, end: Option<&[u8]>) -> io::Result<()> {
-        let end = end.and_then(|bytes| <[u8; 12]>::try_from(bytes).ok()).unwrap_or_default();
+        // as long as no batch has named any, nothing is known of what is there
+        let Some(end) = end.and_then(|bytes| <[u8; 12]>::try_from(bytes).ok()) else { return Ok(()) };
         let (pack, end) = end.split_at(4);
         let pack = pack.try_into().map_or(0, u32::from_be_bytes);
         let end = end.try_into().map_or(0, u64::from_be_bytes);

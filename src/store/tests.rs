@@ -226,6 +226,27 @@ async fn many_small_tables_become_one_and_nothing_is_lost_or_found_twice() {
 }
 
 #[tokio::test]
+async fn a_store_of_another_format_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = ::sled::open(folder.path().join("sled")).unwrap();
+    db.insert(b"r/1", b"\0old").unwrap();
+    drop(db);
+    // sled lets go of its lock a moment after it was dropped
+    let refused = loop {
+        match SledStore::open(folder.path()) {
+            Err(StoreError::Failed(why)) if why.contains("lock") => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            other => break other.err(),
+        }
+    };
+    assert!(
+        matches!(&refused, Some(StoreError::Damaged(key, why)) if key.contains("format") && why.contains("version")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn derived_rows_are_found_and_gone_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let store = SledStore::open(folder.path()).unwrap();

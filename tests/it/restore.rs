@@ -266,8 +266,12 @@ fn a_backup_that_was_altered_or_is_not_ours_is_not_put_back() {
     let backup = folder.path().join("backup");
     let path = backup.display().to_string();
     hospital.ok(&["backup", "--out", &path]);
-    let (code, _) = hospital.refused(&["backup", "--out", &path]);
-    assert_eq!(code, "backup-folder", "never over another");
+    for there in [&path, &hospital.path("inside"), &hospital.path("store/inside")] {
+        let (code, _) = hospital.refused(&["backup", "--out", there]);
+        assert_eq!(code, "backup-folder", "never over another, never in the home: {there}");
+    }
+    let (code, _) = hospital.refused(&["restore", "from", &path, "--accept"]);
+    assert_eq!(code, "restore-running");
     for house in [&mut hospital, &mut research] {
         house.stop();
         lose_store(house);

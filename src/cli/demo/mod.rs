@@ -11,7 +11,10 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Lang, output::Output};
+use crate::cli::{
+    Lang,
+    output::{Output, said},
+};
 
 /// Two connectors and an outsider on loopback: the whole story, with what was checked.
 #[derive(Debug, Args)]
@@ -53,7 +56,7 @@ impl Teller {
         self.id = id;
         self.title = self.pick(en, zh).to_owned();
         if !self.json {
-            println!("\n{:>2}. {}", self.step, self.title);
+            said!("\n{:>2}. {}", self.step, self.title);
         }
     }
 
@@ -65,7 +68,7 @@ impl Teller {
         }
         let line = self.pick(&en, &zh).to_owned();
         if !self.json {
-            println!("    ✓ {line}");
+            said!("    ✓ {line}");
         }
         self.evidence.push(line);
         Ok(())
@@ -75,14 +78,14 @@ impl Teller {
     fn show(&self, text: &str) {
         if !self.json {
             for line in text.lines() {
-                println!("      {line}");
+                said!("      {line}");
             }
         }
     }
 
     fn finish(&mut self) {
         if self.json && self.step > 0 {
-            println!(
+            said!(
                 "{}",
                 json!({ "step": self.step, "id": self.id, "title": self.title, "checked": self.evidence, "ok": true })
             );
@@ -114,7 +117,7 @@ pub async fn run(args: Demo, out: &Output) -> anyhow::Result<ExitCode> {
         Ok(cast) => cast,
         Err(error) => {
             if out.json {
-                println!(
+                said!(
                     "{}",
                     json!({ "step": teller.step, "id": teller.id, "ok": false, "error": format!("{error:#}") })
                 );
@@ -125,24 +128,21 @@ pub async fn run(args: Demo, out: &Output) -> anyhow::Result<ExitCode> {
     teller.finish();
     let seconds = begun.elapsed().as_secs_f64();
     if out.json {
-        println!(
-            "{}",
-            json!({ "done": true, "steps": teller.step, "milliseconds": begun.elapsed().as_millis() as u64 })
-        );
+        said!("{}", json!({ "done": true, "steps": teller.step, "milliseconds": begun.elapsed().as_millis() as u64 }));
     } else {
         let line = match args.lang {
             Lang::En => format!("All {} steps held, in {seconds:.1} s.", teller.step),
             Lang::Zh => format!("全部 {} 步均通过核验，用时 {seconds:.1} 秒。", teller.step),
         };
-        println!("\n{line}");
+        said!("\n{line}");
     }
     if args.keep {
         for actor in cast.actors() {
             let running = &actor.node.running;
             if out.json {
-                println!("{}", json!({ "home": actor.home, "did": actor.node.exchange.us, "running": running }));
+                said!("{}", json!({ "home": actor.home, "did": actor.node.exchange.us, "running": running }));
             } else {
-                println!(
+                said!(
                     "  {}  partners https://{}  management http://{}",
                     actor.home.display(),
                     running.partner,

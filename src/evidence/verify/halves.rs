@@ -21,7 +21,7 @@ use crate::{
 pub(super) enum Whose {
     /// The partners': the halves.
     Partner,
-    /// The exporter's own, of the log that is exported, that came back from partners.
+    /// The exporter's own, of the log that is exported or of earlier ones, that came back from partners.
     Exporter,
 }
 
@@ -87,9 +87,10 @@ pub(super) fn check(
         match placed(half, &receipt, secret, &signer, keys) {
             Err(problem) => findings.wrong("half-unproven", place, problem),
             Ok((_, _, checkpoint))
-                if matches!(whose, Whose::Exporter) && checkpoint.origin != origin(&signer, bundle.about.epoch) =>
+                if matches!(whose, Whose::Exporter)
+                    && epoch_of(&checkpoint.origin, &signer).is_none_or(|epoch| epoch > bundle.about.epoch) =>
             {
-                findings.wrong("half-foreign", place, format!("it is of {}, which is another log", checkpoint.origin));
+                findings.wrong("half-foreign", place, format!("it is of {}, which is a later log", checkpoint.origin));
             }
             Ok((number, index, checkpoint)) => {
                 places.entry((half.agreement.clone(), checkpoint.origin.clone())).or_default().push((number, index));

@@ -91,7 +91,12 @@ impl Exchange {
     /// same, if it can be.
     pub async fn accept_restoration(&self, partner: &ParticipantId) -> Result<(), Refusal> {
         if self.restorations.over(partner).is_ok() {
-            let sentence = format!("nothing waits for what `{partner}` knows");
+            let waiting = self.restorations.waiting();
+            let waiting = waiting.iter().map(ParticipantId::as_str).collect::<Vec<_>>().join(", ");
+            let sentence = format!(
+                "nothing waits for what `{partner}` knows; {}",
+                if waiting.is_empty() { "nobody is waited for".to_owned() } else { format!("waited for: {waiting}") }
+            );
             return Err(Refusal::new("restore-not-waiting", sentence));
         }
         let mut commit = Commit::new();

@@ -287,7 +287,7 @@ impl Exchange {
             if newer && Checkpoint::verify(&note, &claimed.origin, &self.keys.log.public()).is_ok() {
                 let sentence = format!(
                     "`{}` has cosigned {} entries of {}, and this home has {} of log {}: it is an older copy of itself, or the \
-                     connector was restored elsewhere",
+                     connector was restored elsewhere. Stop this one, and run the other",
                     peer.did, claimed.size, claimed.origin, log.size, log.epoch
                 );
                 self.behind.set(&sentence);

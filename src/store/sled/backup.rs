@@ -14,7 +14,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
@@ -75,6 +75,7 @@ impl Inner {
                 Err(error) => Err(io::Error::other(error)),
             });
             Table::write(&folder.join(ROWS), rows)?;
+            fs::set_permissions(folder.join(ROWS), fs::Permissions::from_mode(0o600))?;
             let mut parts = Vec::new();
             let listed = self.listed()?;
             for (path, table) in self.tables.files(&listed).iter().zip(self.tables.now().iter()) {

@@ -36,6 +36,9 @@ const MAX_INLINE: usize = 4096;
 const RESERVE: u64 = 32 << 20;
 const CACHE: u64 = 32 << 20;
 
+/// Which format a store is in: one that an earlier build made is not read as if it were of this one.
+const FORMAT: &[u8] = b"\0format";
+const THIS_FORMAT: &[u8] = b"2";
 /// Where the tables are listed: before all rows of ours.
 const TABLES: &[u8] = b"\0tables";
 /// How far the packs are named by rows.
@@ -92,6 +95,17 @@ impl SledStore {
     /// The store over what is in this folder.
     fn over(folder: &Path, lock: File, db: sled::Db) -> Result<Self, StoreError> {
         let path = folder.join("sled");
+        let format = db.get(FORMAT).map_err(|error| StoreError::Failed(error.to_string()))?;
+        match format {
+            Some(format) if format == THIS_FORMAT => {}
+            None if db.is_empty() => {
+                db.insert(FORMAT, THIS_FORMAT).map_err(|error| StoreError::Failed(error.to_string()))?;
+            }
+            _ => {
+                let problem = "the store is in the format of another version of Counterseal; use that version with it";
+                return Err(damaged(FORMAT, problem));
+            }
+        }
         let log = File::open(path.join("db"))?;
         let objects = Objects::open(folder.join("objects"))?;
         let contents = Contents::open(folder.join("content"))?;
@@ -147,7 +161,8 @@ impl Store for SledStore {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let mut start = prefix.to_vec();
+        // our own rows lie before all others
+        let mut start = if prefix.is_empty() { vec![1] } else { prefix.to_vec() };
         if let Some(after) = after
             && after >= prefix
         {
