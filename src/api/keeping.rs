@@ -8,11 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    api::{
-        Problem,
-        routes::{Answer, By, Role, id, parse},
-    },
-    error::Refusal,
+    api::routes::{Answer, By, Role, id, parse},
     exchange::Backup,
     id::ParticipantId,
 };
@@ -34,12 +30,7 @@ pub(super) async fn accept_restoration(
     Extension(role): Extension<Role>,
     Path(partner): Path<String>,
 ) -> Answer<Value> {
-    if role != Role::Steward {
-        return Err(Problem(Refusal::new(
-            "steward-required",
-            "to go on without what a partner knows is for a steward, with the token in steward.token in the connector's home",
-        )));
-    }
+    role.only_steward("to go on without what a partner knows is for")?;
     let partner = id::<ParticipantId>(&partner)?;
     api.exchange.accept_restoration(&partner).await?;
     Ok(Json(json!({ "partner": partner })))

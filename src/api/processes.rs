@@ -81,11 +81,6 @@ pub(super) async fn approve(
     Extension(role): Extension<Role>,
     Path(agreement): Path<String>,
 ) -> Answer<Imported> {
-    if role != Role::Steward {
-        return Err(Problem(Refusal::new(
-            "steward-required",
-            "an imported agreement is approved by a steward, with the token in steward.token in the connector's home",
-        )));
-    }
+    role.only_steward("an imported agreement is approved by")?;
     Ok(Json(api.exchange.approve_agreement(&id::<AgreementId>(&agreement)?, role.as_str()).await?))
 }

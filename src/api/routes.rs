@@ -172,6 +172,17 @@ pub(super) enum Role {
 }
 
 impl Role {
+    /// Refuses everybody but a steward; `what` begins the sentence.
+    pub(super) fn only_steward(self, what: &str) -> Result<(), Problem> {
+        match self {
+            Self::Steward => Ok(()),
+            Self::Operator => Err(Problem(Refusal::new(
+                "steward-required",
+                format!("{what} a steward, with the token in steward.token in the connector's home"),
+            ))),
+        }
+    }
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Operator => "operator",

@@ -13,13 +13,10 @@ use crate::{
         rows::{AskedWith, NegotiationRow},
     },
     id::{AgreementId, ParticipantId, ReceiptId},
-    protocol::NegotiationState,
     receipt::{Commit, Filter, Kind, Stored, content_key, read},
     vault::{self, CopyRow, CopyState},
 };
 
-/// States in which a negotiation stays.
-const OVER: [NegotiationState; 2] = [NegotiationState::Finalized, NegotiationState::Terminated];
 const RETAINED: &[u8] = b"self/retained";
 /// Receipts looked at in one go of the timer, for each class.
 const PAGE: usize = 500;
@@ -100,7 +97,7 @@ impl Exchange {
                 let of = [process.as_bytes(), &key[kept.len()..]].concat();
                 let over = if process == NegotiationRow::PREFIX {
                     let row = read::<NegotiationRow>(&*self.store, &of).await.map_err(refuse("store-unreadable"))?;
-                    row.value.is_none_or(|row| OVER.contains(&row.state))
+                    row.value.is_none_or(|row| row.state.is_final())
                 } else {
                     let row = read::<CopyRow>(&*self.store, &of).await.map_err(refuse("store-unreadable"))?;
                     row.value.is_none_or(|row| row.release.is_some() || row.state != CopyState::Receiving)
@@ -176,7 +173,7 @@ impl Exchange {
                 if !due(&stored) {
                     break;
                 }
-                if Class::of(stored.receipt.kind) == class && contents(&stored).next().is_some() {
+                if Class::of(stored.receipt.kind) == class && stored.receipt.contents().next().is_some() {
                     self.erase_contents(&stored).await?;
                     erased += 1;
                 }
@@ -196,7 +193,7 @@ impl Exchange {
     async fn erase_contents(&self, stored: &Stored) -> Result<bool, Refusal> {
         let failed = refuse("store-failed");
         let mut any = false;
-        for name in contents(stored) {
+        for name in stored.receipt.contents() {
             any |= self.store.erase(&content_key(&stored.receipt.id, name)).await.map_err(&failed)?;
         }
         Ok(any)
@@ -211,10 +208,4 @@ impl Exchange {
         self.node_receipt(&mut commit, receipt)?;
         Ok(commit)
     }
-}
-
-/// The names of what a receipt commits to.
-fn contents(stored: &Stored) -> impl Iterator<Item = &str> {
-    let request = stored.receipt.decision.as_ref().map(|_| "request");
-    stored.receipt.commitments.keys().map(String::as_str).chain(request)
 }

@@ -43,15 +43,17 @@ impl Exchange {
         if let Some(id) = &scope.agreement {
             self.agreement(id).await?;
         }
-        let known = self.log.epochs().await.map_err(&unreadable)?;
-        let known = known.iter().map(|known| known.epoch.to_string()).collect::<Vec<_>>().join(", ");
-        let log = match epoch {
-            None => self.log.clone(),
-            Some(epoch) => self.log.of_epoch(epoch).await.map_err(&unreadable)?.ok_or_else(|| {
-                Refusal::new("epoch-unknown", format!("there is no log {epoch} of ours; there are {known}"))
-            })?,
+        let newest = self.log.epoch().await.map_err(&unreadable)?;
+        let log = match self.log.of_epoch(epoch.unwrap_or(newest)).await.map_err(&unreadable)? {
+            Some(log) => log,
+            None => {
+                let known = self.log.epochs().await.map_err(&unreadable)?;
+                let known = known.iter().map(|known| known.epoch.to_string()).collect::<Vec<_>>().join(", ");
+                let sentence = format!("there is no log {} of ours; there are {known}", epoch.unwrap_or(newest));
+                return Err(Refusal::new("epoch-unknown", sentence));
+            }
         };
-        let (of, newest) = (log.now().await.map_err(&unreadable)?, self.log.epoch().await.map_err(&unreadable)?);
+        let of = log.now().await.map_err(&unreadable)?;
         if of.size == 0 {
             return Err(Refusal::new("log-empty", "there are no receipts yet"));
         }
@@ -89,7 +91,7 @@ impl Exchange {
             bundle.halves.extend(self.receipts.halves(row.id()).await.map_err(&unreadable)?);
             let recovered = self.recovered(row.id()).await?.into_iter();
             // the newest export has all of them: of a log that was lost whole there is no other
-            let all = epoch.is_none_or(|epoch| epoch == newest);
+            let all = of.epoch == newest;
             bundle.recovered.extend(recovered.filter(|half| all || half.log().as_ref() == Some(&checkpoint.origin)));
             bundle.agreements.push(ExportedAgreement {
                 by_provider: row.by_provider,
@@ -214,8 +216,7 @@ impl Exchange {
             contents: BTreeMap::new(),
         };
         if contents {
-            let request = stored.receipt.decision.as_ref().map(|_| "request");
-            for name in stored.receipt.commitments.keys().map(String::as_str).chain(request) {
+            for name in stored.receipt.contents() {
                 let kept =
                     self.store.get(&content_key(&stored.receipt.id, name)).await.map_err(refuse("store-unreadable"))?;
                 let content = kept.as_deref().and_then(|bytes| {

@@ -12,7 +12,7 @@ use crate::{
         rows::{About, NegotiationRow, TransferRow},
     },
     id::{AgreementId, ParticipantId, Pid, ReleaseId},
-    protocol::{NegotiationState, TransferState},
+    protocol::TransferState,
     receipt::Mirror,
     time::Timestamp,
 };
@@ -99,9 +99,8 @@ impl Mirror for OpenProcesses {
         let Some(value) = value else { return };
         if key.starts_with(NegotiationRow::PREFIX.as_bytes()) {
             let Ok(row) = serde_json::from_slice::<NegotiationRow>(value) else { return };
-            let over = matches!(row.state, NegotiationState::Finalized | NegotiationState::Terminated);
             self.set(
-                over,
+                row.state.is_final(),
                 Process {
                     about: About::Negotiation,
                     our_turn: row.our_turn(),
@@ -117,9 +116,8 @@ impl Mirror for OpenProcesses {
             );
         } else if key.starts_with(TransferRow::PREFIX.as_bytes()) {
             let Ok(row) = serde_json::from_slice::<TransferRow>(value) else { return };
-            let over = matches!(row.state, TransferState::Completed | TransferState::Terminated);
             self.set(
-                over,
+                row.state.is_final(),
                 Process {
                     about: About::Transfer,
                     our_turn: row.our_turn(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::jws::Jws,
     id::{AgreementId, ParticipantId, ReceiptId, Sha256},
-    receipt::{LogProof, NewReceipt, Row, Version, checkpoint::Checkpoint, row_key},
+    receipt::{LogProof, NewReceipt, Row, Version, row_key},
     store::StoreError,
 };
 
@@ -122,8 +122,7 @@ impl PartnerHalf {
 
     /// The log that its proof is of.
     pub fn log(&self) -> Option<String> {
-        let proof = LogProof::parse(self.proof.as_deref()?).ok()?;
-        Some(Checkpoint::claimed(&proof.checkpoint).ok()?.origin)
+        LogProof::log_of(self.proof.as_deref()?)
     }
 
     fn key(&self) -> Vec<u8> {

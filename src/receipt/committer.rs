@@ -467,7 +467,7 @@ impl Writer {
 pub(super) async fn load(store: &dyn Store) -> Result<Head, ReceiptError> {
     let bytes = match store.get(PUBLISHED).await? {
         Some(bytes) => Some(bytes),
-        // nothing was written since the start
+        // no committer runs over it
         None => store.get(HEAD).await?,
     };
     match bytes {

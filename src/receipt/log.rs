@@ -63,19 +63,24 @@ impl Log {
 
     /// A tile's or bundle's bytes; `None` if the log doesn't have it (yet).
     pub async fn tile(&self, tile: Tile) -> Result<Option<Vec<u8>>, ReceiptError> {
-        if !tile.exists_in(self.now().await?.size) {
+        let of = self.now().await?;
+        if !tile.exists_in(of.size) {
             return Ok(None);
         }
         let start = tile.index * WIDTH;
         Ok(Some(match tile.level {
-            Level::Entries => tile::bundle(&self.entries(start, tile.width.into()).await?),
-            Level::Hashes(level) => tile::hashes(&self.hashes(level, tile.index, tile.width.into()).await?),
+            Level::Entries => tile::bundle(&self.entries_of(&of, start, tile.width.into()).await?),
+            Level::Hashes(level) => tile::hashes(&self.hashes(&of, level, tile.index, tile.width.into()).await?),
         }))
     }
 
     /// Entries from a place on, as many as were asked for.
     pub async fn entries(&self, start: u64, count: usize) -> Result<Vec<[u8; ENTRY]>, ReceiptError> {
-        let start = self.now().await?.first + start;
+        self.entries_of(&self.now().await?, start, count).await
+    }
+
+    async fn entries_of(&self, of: &Epoch, start: u64, count: usize) -> Result<Vec<[u8; ENTRY]>, ReceiptError> {
+        let start = of.first + start;
         let after = start.checked_sub(1).map(receipt_key);
         let rows = self.store.scan(RECEIPTS, after.as_deref(), count).await?;
         let mut entries = Vec::with_capacity(count);
@@ -95,7 +100,7 @@ impl Log {
     /// Proves that the entry at `index` is in the tree of `size` entries.
     pub async fn prove_inclusion(&self, index: u64, size: u64) -> Result<Option<Vec<Sha256>>, ReceiptError> {
         match proof::inclusion(index, size) {
-            Some(path) => self.resolve(path).await.map(Some),
+            Some(path) => self.resolve(&self.now().await?, path).await.map(Some),
             None => Ok(None),
         }
     }
@@ -103,7 +108,7 @@ impl Log {
     /// Proves that the tree of `old` entries is the beginning of that of `new`.
     pub async fn prove_consistency(&self, old: u64, new: u64) -> Result<Option<Vec<Sha256>>, ReceiptError> {
         match proof::consistency(old, new) {
-            Some(path) => self.resolve(path).await.map(Some),
+            Some(path) => self.resolve(&self.now().await?, path).await.map(Some),
             None => Ok(None),
         }
     }
@@ -112,10 +117,10 @@ impl Log {
     pub async fn prove(&self, place: u64) -> Result<Option<LogProof>, ReceiptError> {
         let epochs = self.epochs().await?;
         let Some(epoch) = epochs.into_iter().rfind(|epoch| epoch.first <= place) else { return Ok(None) };
-        let log = Self { store: self.store.clone(), epoch: Some(epoch.epoch) };
-        let (index, checkpoint) = (place - epoch.first, epoch.checkpoint);
-        let path = log.prove_inclusion(index, epoch.size).await?;
-        Ok(path.map(|path| LogProof { index, path, checkpoint }))
+        let index = place - epoch.first;
+        let Some(path) = proof::inclusion(index, epoch.size) else { return Ok(None) };
+        let path = self.resolve(&epoch, path).await?;
+        Ok(Some(LogProof { index, path, checkpoint: epoch.checkpoint }))
     }
 
     /// The root of the first `size` entries.
@@ -123,12 +128,12 @@ impl Log {
         if size == 0 {
             return Ok(Frontier::default().root());
         }
-        let roots = self.resolve(vec![Subtree::whole(size)]).await?;
+        let roots = self.resolve(&self.now().await?, vec![Subtree::whole(size)]).await?;
         roots.into_iter().next().ok_or_else(|| damaged(HEAD, "no root"))
     }
 
     /// The hash of each subtree, from the tiles that they touch, each read once.
-    async fn resolve(&self, subtrees: Vec<Subtree>) -> Result<Vec<Sha256>, ReceiptError> {
+    async fn resolve(&self, of: &Epoch, subtrees: Vec<Subtree>) -> Result<Vec<Sha256>, ReceiptError> {
         let nodes: Vec<Vec<Node>> = subtrees.into_iter().map(Subtree::nodes).collect();
         // how much of each tile: a tile at the edge is read as far as is needed
         let mut needed: HashMap<(u8, u64), usize> = HashMap::new();
@@ -139,7 +144,7 @@ impl Log {
         }
         let mut tiles = HashMap::new();
         for ((level, index), width) in needed {
-            tiles.insert((level, index), self.hashes(level, index, width).await?);
+            tiles.insert((level, index), self.hashes(of, level, index, width).await?);
         }
         nodes
             .iter()
@@ -157,12 +162,12 @@ impl Log {
     }
 
     /// The first hashes of a tile.
-    async fn hashes(&self, level: u8, index: u64, width: usize) -> Result<Vec<Sha256>, ReceiptError> {
+    async fn hashes(&self, of: &Epoch, level: u8, index: u64, width: usize) -> Result<Vec<Sha256>, ReceiptError> {
         let start = index * WIDTH;
         if level == 0 {
-            return Ok(self.entries(start, width).await?.iter().map(|entry| leaf_hash(entry)).collect());
+            return Ok(self.entries_of(of, start, width).await?.iter().map(|entry| leaf_hash(entry)).collect());
         }
-        let epoch = self.epoch().await?;
+        let epoch = of.epoch;
         let after = start.checked_sub(1).map(|before| node_key(epoch, level, before));
         let rows = self.store.scan(&nodes_key(epoch, level), after.as_deref(), width).await?;
         let mut hashes = Vec::with_capacity(width);

@@ -45,6 +45,11 @@ pub enum LogProofError {
 }
 
 impl LogProof {
+    /// The origin of the log that a written proof says it is of; unverified.
+    pub fn log_of(text: &str) -> Option<String> {
+        Some(Checkpoint::claimed(&Self::parse(text).ok()?.checkpoint).ok()?.origin)
+    }
+
     /// Reads a proof.
     pub fn parse(text: &str) -> Result<Self, LogProofError> {
         let syntax = LogProofError::Syntax;

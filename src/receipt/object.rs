@@ -268,6 +268,12 @@ const fn is_first_epoch(epoch: &u64) -> bool {
 }
 
 impl Receipt {
+    /// The names of what it commits to, and what may be kept beside it.
+    pub fn contents(&self) -> impl Iterator<Item = &str> {
+        let request = self.decision.as_ref().map(|_| "request");
+        self.commitments.keys().map(String::as_str).chain(request)
+    }
+
     /// A receipt in the node's own series, with nothing said yet but what and when.
     pub fn new(id: ReceiptId, kind: Kind, time: Timestamp, signer: ParticipantId) -> Self {
         Self {

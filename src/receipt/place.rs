@@ -208,9 +208,7 @@ pub fn content_key(receipt: &ReceiptId, name: &str) -> Vec<u8> {
 pub(super) fn rows_of(us: &Did, index: u64, sha256: &Sha256, receipt: &Receipt) -> Vec<Vec<u8>> {
     let mut indexes = Vec::new();
     index_rows(&mut indexes, us, index, sha256, receipt);
-    let request = receipt.decision.as_ref().map(|_| "request");
-    let names = receipt.commitments.keys().map(String::as_str).chain(request);
-    let contents = names.map(|name| content_key(&receipt.id, name));
+    let contents = receipt.contents().map(|name| content_key(&receipt.id, name));
     [receipt_key(index)].into_iter().chain(indexes.into_iter().map(|(key, _)| key)).chain(contents).collect()
 }
 

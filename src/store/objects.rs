@@ -83,18 +83,16 @@ impl Objects {
         self.remove(&mut names);
     }
 
-    /// The names of all objects; none is removed until [`Self::let_go`].
-    pub fn hold(&self) -> Vec<Sha256> {
+    /// The names of all objects, of which none is removed as long as this is held.
+    pub fn hold(&self) -> HeldObjects<'_> {
         let mut names = self.names();
         names.held = true;
-        names.counts.keys().copied().collect()
+        HeldObjects { names: names.counts.keys().copied().collect(), objects: self }
     }
 
-    /// A backup has ended.
-    pub fn let_go(&self) {
-        let mut names = self.names();
-        names.held = false;
-        self.remove(&mut names);
+    /// Whether there is nothing to sweep.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(fs::read_dir(&self.folder)?.next().is_none())
     }
 
     fn remove(&self, names: &mut Names) {
@@ -136,6 +134,20 @@ impl Objects {
 
     pub fn path(&self, name: &Sha256) -> PathBuf {
         self.folder.join(name.to_string())
+    }
+}
+
+/// Objects that stay until they are copied.
+pub struct HeldObjects<'a> {
+    pub names: Vec<Sha256>,
+    objects: &'a Objects,
+}
+
+impl Drop for HeldObjects<'_> {
+    fn drop(&mut self) {
+        let mut names = self.objects.names();
+        names.held = false;
+        self.objects.remove(&mut names);
     }
 }
 

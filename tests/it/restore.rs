@@ -16,6 +16,17 @@ const THRICE: &str =
 @id(\"thrice\") permit (principal, action == Action::\"release\", resource) when { context.count < 3 };
 @id(\"read\") permit (principal, action == Action::\"read\", resource) when { context.count < 3 };";
 
+/// Two that know each other and are found where they were when they start again.
+fn settled(folder: &Path) -> (House, House) {
+    let (mut hospital, mut research) = (House::new(folder, "hospital"), House::new(folder, "research"));
+    for house in [&mut hospital, &mut research] {
+        house.serve();
+        house.settle();
+    }
+    pair(&hospital, &research);
+    (hospital, research)
+}
+
 fn publish(hospital: &House, id: &str) {
     fs::write(hospital.data(&format!("{id}.csv")), "id,age\n1,38\n2,41\n").unwrap();
     hospital.write("p.cedar", THRICE);
@@ -68,12 +79,7 @@ fn no_alarms(houses: [&House; 2]) {
 #[test]
 fn a_restored_provider_goes_on_in_a_new_log_and_gives_no_count_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
-    for house in [&mut hospital, &mut research] {
-        house.serve();
-        house.settle();
-    }
-    pair(&hospital, &research);
+    let (mut hospital, mut research) = settled(folder.path());
     publish(&hospital, "d");
     publish(&hospital, "e");
     let (kept, ended) = (agree(&hospital, &research, "d"), agree(&hospital, &research, "e"));
@@ -181,12 +187,7 @@ fn a_restored_provider_goes_on_in_a_new_log_and_gives_no_count_back() {
 #[test]
 fn a_restored_consumer_waits_for_what_its_provider_knows_or_for_a_steward() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
-    for house in [&mut hospital, &mut research] {
-        house.serve();
-        house.settle();
-    }
-    pair(&hospital, &research);
+    let (mut hospital, mut research) = settled(folder.path());
     publish(&hospital, "d");
     let agreement = agree(&hospital, &research, "d");
     research.ok(&["fetch", &agreement, "--purpose", "research"]);
@@ -257,12 +258,7 @@ fn a_restored_consumer_waits_for_what_its_provider_knows_or_for_a_steward() {
 #[test]
 fn a_backup_that_was_altered_or_is_not_ours_is_not_put_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
-    for house in [&mut hospital, &mut research] {
-        house.serve();
-        house.settle();
-    }
-    pair(&hospital, &research);
+    let (mut hospital, mut research) = settled(folder.path());
     let backup = folder.path().join("backup");
     let path = backup.display().to_string();
     hospital.ok(&["backup", "--out", &path]);
@@ -334,12 +330,7 @@ fn what_was_erased_is_nowhere_on_either_disk() {
 #[test]
 fn restores_of_restores_give_no_count_back_either() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
-    for house in [&mut hospital, &mut research] {
-        house.serve();
-        house.settle();
-    }
-    pair(&hospital, &research);
+    let (mut hospital, mut research) = settled(folder.path());
     publish(&hospital, "d");
     let agreement = agree(&hospital, &research, "d");
     let fetch = ["fetch", agreement.as_str(), "--purpose", "research"];
@@ -402,12 +393,7 @@ fn restores_of_restores_give_no_count_back_either() {
 #[test]
 fn partners_who_come_later_are_told_of_the_new_log() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut hospital, mut research) = (House::new(folder.path(), "hospital"), House::new(folder.path(), "research"));
-    for house in [&mut hospital, &mut research] {
-        house.serve();
-        house.settle();
-    }
-    pair(&hospital, &research);
+    let (mut hospital, mut research) = settled(folder.path());
     publish(&hospital, "d");
     let agreement = agree(&hospital, &research, "d");
     let fetch = ["fetch", agreement.as_str(), "--purpose", "research"];

@@ -255,7 +255,7 @@ impl Exchange {
             recovered += retry!(self.keep_recovered(peer, agreement.id(), newest, &answer))?;
             let before = lost.clone();
             for half in &answer.own {
-                if let Some(epoch) = log_of(&half.logged).and_then(|log| epoch_of(&log, &self.us)) {
+                if let Some(epoch) = LogProof::log_of(&half.logged.proof).and_then(|log| epoch_of(&log, &self.us)) {
                     let known = lost.known.entry(epoch).or_default();
                     *known = (*known).max(half.logged.number.saturating_add(1));
                 }
@@ -337,7 +337,9 @@ impl Exchange {
                 }
             };
             // two with one number in one answer: the second is found out when it comes alone
-            if seen.insert(half.logged.receipt.sha256()) && places.insert((log_of(&half.logged), half.logged.number)) {
+            if seen.insert(half.logged.receipt.sha256())
+                && places.insert((LogProof::log_of(&half.logged.proof), half.logged.number))
+            {
                 self.keep_half(&mut commit, &checked)?;
             }
         }
@@ -369,7 +371,7 @@ impl Exchange {
         if receipt.agreement.as_ref() != Some(agreement.id()) || !shared(agreement.ours).contains(&receipt.kind) {
             return Err(Refusal::new("receipt-mismatch", "the receipt is not of this agreement, or not of this side"));
         }
-        let log = log_of(logged).unwrap_or_default();
+        let log = LogProof::log_of(&logged.proof).unwrap_or_default();
         let epoch = epoch_of(&log, &self.us).filter(|epoch| *epoch < newest);
         let epoch = epoch.ok_or_else(|| Refusal::new("receipt-unproven", "it is in no earlier log of ours"))?;
         let tag = agreement.series_key().in_epoch(epoch).tag(logged.number);
@@ -390,12 +392,6 @@ impl Exchange {
 
 fn recovered_key(agreement: &AgreementId, sha256: &Sha256) -> Vec<u8> {
     [&row_key(RECOVERED, &[agreement.as_str()])[..], sha256.as_bytes()].concat()
-}
-
-/// The log that a receipt's proof is of, as it says.
-fn log_of(logged: &LoggedReceipt) -> Option<String> {
-    let proof = LogProof::parse(&logged.proof).ok()?;
-    Some(Checkpoint::claimed(&proof.checkpoint).ok()?.origin)
 }
 
 /// What a receipt of ours that came back does to the agreement: what it spent is spent, what it ended is over.

@@ -64,7 +64,8 @@ impl Inner {
             make_folder(&folder.join(name))?;
         }
         let _whole = self.erasing.lock().unwrap_or_else(PoisonError::into_inner);
-        let parts = {
+        // objects stay until they are copied, or it failed
+        let (parts, _held) = {
             let poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(why) = &*poisoned {
                 return Err(StoreError::Poisoned(why.clone()));
@@ -87,16 +88,15 @@ impl Inner {
             for (path, length) in self.contents().packs()? {
                 parts.push(Part { to: named("content", &path), from: From::Path(path), length });
             }
-            for name in self.objects.hold() {
-                let path = self.objects.path(&name);
+            let held = self.objects.hold();
+            for name in &held.names {
+                let path = self.objects.path(name);
                 let length = fs::metadata(&path)?.len();
                 parts.push(Part { to: named("objects", &path), from: From::Path(path), length });
             }
-            parts
+            (parts, held)
         };
-        let copied = copy(folder, parts);
-        self.objects.let_go();
-        Ok(copied?)
+        Ok(copy(folder, parts)?)
     }
 }
 

@@ -437,6 +437,10 @@ impl Inner {
     fn sweep(&self) -> Result<(), StoreError> {
         let end = self.db.get(PACKED).map_err(|error| StoreError::Failed(error.to_string()))?;
         self.contents().close(end.as_deref())?;
+        // most stores have none: nothing to go through all rows for
+        if self.objects.is_empty()? {
+            return Ok(());
+        }
         let mut named: HashMap<Sha256, u32> = HashMap::new();
         for row in self.db.iter() {
             let (_, value) = row.map_err(|error| StoreError::Failed(error.to_string()))?;
