@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::Did;
+use crate::{id::Did, time::Zone};
 
 /// The file's name within the home.
 pub const FILE: &str = "counterseal.toml";
@@ -137,6 +137,8 @@ pub struct Policy {
     /// Obligations that hold for every release, whatever permit matched.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub floor: String,
+    /// Where the days of policies begin, as a distance from UTC.
+    pub zone: Zone,
 }
 
 /// `[release]`

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike as _, FixedOffset, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// An instant in UTC, in milliseconds since 1970-01-01; written as RFC 3339 with milliseconds and `Z`.
@@ -69,6 +69,79 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// A fixed distance from UTC, `+08:00`: where a policy's days begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zone(FixedOffset);
+
+/// An instant in a zone's calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Civil {
+    /// ISO 8601: Monday is 1.
+    pub weekday: u8,
+    /// Milliseconds since midnight.
+    pub since_midnight: i64,
+    /// Number of the minute, hour, day, month and year since some beginning: equal exactly within the same one.
+    pub periods: [i64; 5],
+}
+
+impl Zone {
+    /// China's, and that of the whole Greater Bay Area: what an offer means that says nothing.
+    pub const BEIJING: Self = match FixedOffset::east_opt(8 * 3600) {
+        Some(offset) => Self(offset),
+        None => unreachable!(),
+    };
+
+    /// The zone's calendar at this instant.
+    pub fn civil(self, at: Timestamp) -> Civil {
+        let local = at.0.saturating_add(i64::from(self.0.local_minus_utc()) * 1000);
+        let day = local.div_euclid(86_400_000);
+        let date = DateTime::<Utc>::from_timestamp_millis(local).unwrap_or_default();
+        Civil {
+            weekday: date.weekday().number_from_monday() as u8,
+            since_midnight: local.rem_euclid(86_400_000),
+            periods: [
+                local.div_euclid(60_000),
+                local.div_euclid(3_600_000),
+                day,
+                i64::from(date.year()) * 12 + i64::from(date.month0()),
+                i64::from(date.year()),
+            ],
+        }
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self::BEIJING
+    }
+}
+
+impl std::str::FromStr for Zone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("`{text}` is no distance from UTC: write it as in +08:00"))
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// Where instants come from.
 pub trait Clock: Send + Sync {
     /// The present instant.
@@ -124,5 +197,16 @@ mod tests {
         assert_eq!(Timestamp::parse(&at.to_string()).unwrap(), at);
         assert_eq!(Timestamp::parse("2025-11-25T00:00:00.123+08:00").unwrap(), at);
         assert!(Timestamp::parse("2025-11-25").is_err());
+    }
+
+    #[test]
+    fn a_zone_has_days_of_its_own() {
+        let at = Timestamp::parse("2025-12-31T16:30:00Z").unwrap();
+        let (here, there) = (Zone::BEIJING.civil(at), "+00:00".parse::<Zone>().unwrap().civil(at));
+        assert_eq!((here.weekday, here.since_midnight), (4, 30 * 60_000));
+        assert_eq!((there.weekday, there.since_midnight), (3, (16 * 60 + 30) * 60_000));
+        assert_eq!(here.periods[4], there.periods[4] + 1, "it is another year there");
+        assert_eq!("-03:30".parse::<Zone>().unwrap().to_string(), "-03:30");
+        assert!("Asia/Shanghai".parse::<Zone>().unwrap_err().contains("+08:00"));
     }
 }

@@ -47,11 +47,13 @@ fn facts(n: usize) -> Facts {
             collection: None,
             provider: ParticipantId::parse("did:web:hospital.invalid").expect("an id"),
             classification: None,
+            parents: BTreeSet::new(),
         },
         context: BTreeMap::from([
             (ContextFact::Purpose, Value::Text("research".into())),
             (ContextFact::Count, Value::Long(1)),
         ]),
+        met: BTreeSet::new(),
     }
 }
 

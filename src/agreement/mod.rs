@@ -4,10 +4,14 @@
 //! function that discover, negotiate, release and use all call. Does not own the walks that make, spend and end
 //! agreements: those are in `exchange`.
 
+mod counters;
 mod decide;
 mod object;
 mod row;
 
-pub use decide::{Question, decide, principal_of_partner, principal_of_party};
+pub use counters::{SubjectRow, Tally, subject_key};
+pub use decide::{Delivery, Question, Software, decide, principal_of_partner, principal_of_party};
 pub use object::{Agreement, AgreementState, Enforcer, ManifestClause, PartyFacts, Status, manifest, verify};
-pub use row::{AgreementRow, KnownStatus, OpenRelease, PREFIX, SeriesSecret, SourcePin, key};
+pub use row::{AgreementRow, KnownStatus, OpenRelease, PREFIX, Payment, SeriesSecret, SourcePin, key};
+
+pub use crate::offer::Extent;

@@ -71,6 +71,9 @@ pub struct PartyFacts {
     /// Likewise.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_address: Option<String>,
 }
 
 impl PartyFacts {
@@ -83,6 +86,7 @@ impl PartyFacts {
             roles: BTreeSet::new(),
             certifications: BTreeSet::new(),
             groups: BTreeSet::new(),
+            physical_address: None,
         }
     }
 
@@ -96,6 +100,7 @@ impl PartyFacts {
             roles: attributes.roles,
             certifications: attributes.certifications,
             groups: attributes.groups,
+            physical_address: attributes.physical_address,
         }
     }
 }
@@ -144,7 +149,7 @@ pub fn manifest(slice: &Slice) -> Vec<ManifestClause> {
         .clauses()
         .into_iter()
         .map(|clause: Clause| ManifestClause {
-            enforcer: if clause.reaches_use { Enforcer::Consumer } else { Enforcer::Provider },
+            enforcer: if clause.reaches_use() { Enforcer::Consumer } else { Enforcer::Provider },
             declared: clause
                 .facts
                 .iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agreement::{Agreement, AgreementState, Status},
+    agreement::{Agreement, AgreementState, Extent, Status, Tally},
     crypto::{b64, jws::Jws, sha256, unb64},
     error::Refusal,
     id::{AgreementId, ParticipantId, Pid, ReleaseId, Sha256, SnapshotId},
@@ -58,16 +58,34 @@ pub struct AgreementRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourcePin>,
     /// Releases spent (provider).
-    pub releases: u64,
+    #[serde(default)]
+    pub releases: Tally,
     /// Uses spent, by action (consumer).
     #[serde(default)]
-    pub uses: std::collections::BTreeMap<String, u64>,
+    pub uses: std::collections::BTreeMap<String, Tally>,
+    /// What was paid for it, as the operator recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment: Option<Payment>,
     /// A release that waits for its acknowledgement (provider).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<OpenRelease>,
     /// The newest status statement (consumer).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<KnownStatus>,
+}
+
+/// A payment for an agreement (TC609-6-2025-14 C.6, payAmount 交易金额).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Payment {
+    /// How much, with at most four decimal places.
+    pub amount: String,
+    /// In which currency (ISO 4217).
+    pub currency: String,
+    /// The payment's reference.
+    pub reference: String,
+    /// When it was recorded.
+    pub recorded: Timestamp,
 }
 
 /// What the offer was published over.
@@ -81,6 +99,9 @@ pub struct SourcePin {
     pub snapshot: SnapshotId,
     /// When that was.
     pub published: Timestamp,
+    /// How much it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent: Option<Extent>,
 }
 
 /// The release that blocks the next one.

@@ -1,6 +1,6 @@
 //! The routes.
 
-use std::{convert::Infallible, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, path::PathBuf, time::Duration};
 
 use axum::{
     Json, Router,
@@ -378,8 +378,9 @@ fn agreement_view(row: &AgreementRow) -> Value {
         "peer": row.peer(),
         "state": row.state,
         "ended": row.ended,
-        "releases": row.releases,
-        "uses": row.uses,
+        "releases": row.releases.total.count,
+        "spent": row.releases.total,
+        "uses": row.uses.iter().map(|(action, tally)| (action.clone(), tally.total.count)).collect::<BTreeMap<_, _>>(),
         "open": row.open,
         "manifest": row.agreement.manifest,
         "validUntil": row.agreement.valid_until,

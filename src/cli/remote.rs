@@ -44,6 +44,9 @@ pub enum Peer {
         /// Its jurisdiction, such as CN-44.
         #[arg(long)]
         jurisdiction: Option<String>,
+        /// Its site, as policies look at it by `context.physicalAddress`.
+        #[arg(long)]
+        physical_address: Option<String>,
         /// The fingerprint that the partner told you; with it, another one is refused.
         #[arg(long)]
         fingerprint: Option<String>,
@@ -165,12 +168,22 @@ pub async fn peer(client: &Client, command: Peer, out: &Output) -> anyhow::Resul
                 )
             });
         }
-        Peer::Add { invitation, group, role, certification, jurisdiction, fingerprint, follow_up_delay } => {
+        Peer::Add {
+            invitation,
+            group,
+            role,
+            certification,
+            jurisdiction,
+            physical_address,
+            fingerprint,
+            follow_up_delay,
+        } => {
             let attributes = Attributes {
                 jurisdiction,
                 roles: role.into_iter().collect(),
                 certifications: certification.into_iter().collect(),
                 groups: group.into_iter().collect(),
+                physical_address,
             };
             let body =
                 AddPeer { file: absolute(&invitation)?, attributes, fingerprint, follow_up_delay_ms: follow_up_delay };

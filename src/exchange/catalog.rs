@@ -11,7 +11,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    agreement::{Question, decide, principal_of_partner},
+    agreement::{Delivery, Question, decide, principal_of_partner},
     crypto::jws::{Jws, Verified},
     error::Refusal,
     exchange::{Exchange, refuse},
@@ -150,15 +150,11 @@ impl Exchange {
             return None;
         }
         let allowed = || {
+            let principal = principal_of_partner(partner.id(), partner.attributes());
             let question = Question {
-                action: Action::Discover,
-                principal: principal_of_partner(partner.id(), partner.attributes()),
-                offer: &live.row.offer,
-                agreement: None,
-                purpose: None,
-                address: None,
-                application: None,
-                now,
+                site: partner.attributes().physical_address.as_deref(),
+                delivery: Delivery::file(partner.certificate().is_some()),
+                ..Question::new(Action::Discover, principal, &live.row.offer, now)
             };
             decide(slice, &question).verdict == Verdict::Allow
         };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agreement::{self, Agreement, AgreementRow, AgreementState, PartyFacts, SeriesSecret, SourcePin, manifest},
+    agreement::{self, Agreement, AgreementRow, AgreementState, PartyFacts, SeriesSecret, SourcePin, Tally, manifest},
     crypto::{
         RandomExt as _,
         jws::{self, Typ},
@@ -100,10 +100,15 @@ impl Exchange {
         let (columns, source) = match (described.side, &described.source) {
             (Party::Provider, Some(source)) => {
                 let format = "csv".parse().map_err(refuse("format-unsupported"))?;
-                let (snapshot, columns) = self.header_of(source, format).await?;
-                let pin =
-                    SourcePin { path: source.clone(), format: "csv".into(), snapshot, published: self.clock.now() };
-                (columns, Some(pin))
+                let looked = self.header_of(source, format).await?;
+                let pin = SourcePin {
+                    path: source.clone(),
+                    format: "csv".into(),
+                    snapshot: looked.snapshot,
+                    published: self.clock.now(),
+                    extent: Some(looked.extent),
+                };
+                (looked.columns, Some(pin))
             }
             (Party::Provider, None) => {
                 return Err(Refusal::new("agreement-file", "an agreement that we provide under names its `source`"));
@@ -138,6 +143,8 @@ impl Exchange {
                 collection: None,
                 classification: None,
                 quality: None,
+                extent: source.as_ref().and_then(|pin| pin.extent),
+                parents: Default::default(),
                 distributions: vec![Distribution { format: "HttpData-PULL".into(), media_type: "text/csv".into() }],
             },
             policy: OfferedPolicy {
@@ -145,6 +152,7 @@ impl Exchange {
                 global,
                 floor: described.policy.floor.clone(),
                 connector_floor: self.config.policy.floor.clone(),
+                zone: self.config.policy.zone,
                 schema_sha256: slice.schema_sha256(),
                 sha256: slice.sha256(),
                 odrl: policy::odrl(&slice),
@@ -230,8 +238,9 @@ impl Exchange {
             ended: None,
             series_secret: secret,
             source: source.cloned(),
-            releases: 0,
+            releases: Tally::default(),
             uses: Default::default(),
+            payment: None,
             open: None,
             status: None,
         };

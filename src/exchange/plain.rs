@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 
 use crate::{
-    agreement::{Question, decide, principal_of_partner},
+    agreement::{Delivery, Question, decide, principal_of_partner},
     dataplane::{Grant, PlainRelease, PlainReleases},
     error::Refusal,
     exchange::{Exchange, address, refuse, retry},
@@ -57,15 +57,13 @@ impl Exchange {
         let decision = decide(
             &slice,
             &Question {
-                action: Action::Release,
-                principal: principal_of_partner(partner.id(), partner.attributes()),
-                offer: &offer,
+                site: partner.attributes().physical_address.as_deref(),
                 agreement: Some(&agreement),
                 // a pull has no place for a purpose: none was declared
                 purpose: None,
                 address: remote.and_then(address),
-                application: None,
-                now,
+                delivery: Delivery::file(false),
+                ..Question::new(Action::Release, principal_of_partner(partner.id(), partner.attributes()), &offer, now)
             },
         );
         if decision.verdict != Verdict::Allow {
@@ -90,7 +88,7 @@ impl Exchange {
         receipt.snapshot = Some(pin.snapshot);
         self.agreement_receipt(&mut commit, &agreement, receipt)?;
         let mut spent = agreement.clone();
-        spent.releases += 1;
+        spent.releases.spend(pin.extent.unwrap_or_default().once(), now, offer.policy.zone);
         commit.put(&row, &spent).map_err(refuse("internal"))?;
         self.commit(commit).await?;
         Ok(PlainRelease {

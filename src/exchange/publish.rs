@@ -9,7 +9,10 @@ use crate::{
     error::Refusal,
     exchange::{Exchange, refuse},
     id::{Did, OfferId, Sha256, SnapshotId},
-    offer::{self, Audience, DatasetDescription, Distribution, Offer, OfferFile, OfferRow, OfferedPolicy, SignedOffer},
+    offer::{
+        self, Audience, DatasetDescription, Distribution, Extent, Offer, OfferFile, OfferRow, OfferedPolicy,
+        SignedOffer,
+    },
     policy::{self, Columns, PolicySource, Slice},
     receipt::{Commit, Kind, Row, read},
     source::{self, Format},
@@ -33,12 +36,19 @@ pub struct Published {
     pub columns: Columns,
 }
 
+/// What a look at a source shows.
+pub(super) struct Looked {
+    pub snapshot: SnapshotId,
+    pub columns: Columns,
+    pub extent: Extent,
+}
+
 impl Exchange {
     /// Publishes the offer that a file describes; under a known id, its next version.
     pub async fn publish(&self, file: &Path) -> Result<Published, Refusal> {
         let (file, cedar) = OfferFile::load(file).map_err(refuse("offer-file"))?;
         let format: Format = file.dataset.format.parse().map_err(refuse("format-unsupported"))?;
-        let (snapshot, columns) = self.header_of(&file.dataset.source, format).await?;
+        let Looked { snapshot, columns, extent } = self.header_of(&file.dataset.source, format).await?;
         let global = self.global_policy().await?;
         let name = file.policy.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let slice = Slice::compile(
@@ -90,6 +100,8 @@ impl Exchange {
                 collection: file.dataset.collection,
                 classification: file.dataset.classification,
                 quality: file.dataset.quality,
+                extent: Some(extent),
+                parents: file.dataset.parents,
                 distributions: vec![Distribution { format: "HttpData-PULL".into(), media_type: "text/csv".into() }],
             },
             policy: OfferedPolicy {
@@ -97,6 +109,7 @@ impl Exchange {
                 global,
                 floor: file.policy.floor,
                 connector_floor: self.config.policy.floor.clone(),
+                zone: file.policy.zone.unwrap_or(self.config.policy.zone),
                 schema_sha256: slice.schema_sha256(),
                 sha256: slice.sha256(),
                 odrl: policy::odrl(&slice),
@@ -136,13 +149,14 @@ impl Exchange {
         })
     }
 
-    /// A source's state and columns.
-    pub(super) async fn header_of(&self, source: &str, format: Format) -> Result<(SnapshotId, Columns), Refusal> {
+    /// A source's state, columns and size.
+    pub(super) async fn header_of(&self, source: &str, format: Format) -> Result<Looked, Refusal> {
         let (roots, path) = (self.roots.clone(), source.to_owned());
         tokio::task::spawn_blocking(move || {
             let opened = roots.open(&path)?;
             let columns = source::header(&opened, format)?;
-            Ok::<_, source::SourceError>((opened.snapshot(), columns))
+            let extent = Extent { bytes: opened.len(), records: None };
+            Ok::<_, source::SourceError>(Looked { snapshot: opened.snapshot(), columns, extent })
         })
         .await
         .map_err(refuse("internal"))?

@@ -83,14 +83,15 @@ impl Exchange {
         let decision = decide(
             &slice,
             &Question {
-                action: Action::Release,
-                principal: principal_of_partner(peer.clone(), &self.peer(peer)?.attributes),
-                offer: &offer,
                 agreement: Some(&agreement),
                 purpose: Some(&request.purpose),
                 address: address(remote),
-                application: None,
-                now,
+                ..Question::new(
+                    Action::Release,
+                    principal_of_partner(peer.clone(), &self.peer(peer)?.attributes),
+                    &offer,
+                    now,
+                )
             },
         );
         if decision.verdict != Verdict::Allow {
@@ -154,7 +155,7 @@ impl Exchange {
             delivered: None,
         };
         let mut spent = agreement.clone();
-        spent.releases += 1;
+        spent.releases.spend(pin.extent.unwrap_or_default().once(), now, offer.policy.zone);
         spent.open = Some(OpenRelease { id: id.clone(), deadline, lapsed: false });
         commit.put(&row, &spent).map_err(refuse("internal"))?;
         commit.put_new(ReleaseRow::key(&id), &next).map_err(refuse("internal"))?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::{
-    agreement::{AgreementRow, AgreementState, KnownStatus, Question, Status, decide, principal_of_party},
+    agreement::{AgreementRow, AgreementState, Extent, KnownStatus, Question, Status, decide, principal_of_party},
     crypto::jws::{self, Typ},
     error::Refusal,
     exchange::{Exchange, catalog::parsed, halves::unplaced, outbox::Draft, refuse, retry, rows::About},
@@ -120,14 +120,9 @@ impl Exchange {
         let decision = decide(
             &slice,
             &Question {
-                action: Action::Use(action),
-                principal: principal_of_party(&agreement.agreement.consumer),
-                offer: &offer,
                 agreement: Some(&agreement),
                 purpose: Some(&request.purpose),
-                address: None,
-                application: request.application.as_deref(),
-                now,
+                ..Question::new(Action::Use(action), principal_of_party(&agreement.agreement.consumer), &offer, now)
             },
         );
         if decision.verdict != Verdict::Allow {
@@ -149,7 +144,8 @@ impl Exchange {
         }
         let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
         let mut spent = agreement.clone();
-        *spent.uses.entry(action.as_str().to_owned()).or_default() += 1;
+        let amount = Extent { bytes: copy.bytes, records: None }.once();
+        spent.uses.entry(action.as_str().to_owned()).or_default().spend(amount, now, offer.policy.zone);
         commit.put(&row, &spent).map_err(refuse("internal"))?;
         self.tell_half(&mut commit, &agreement, &copy.transfer, Kind::Used, jws)?;
         let committed = self.commit(commit).await?;

@@ -54,6 +54,9 @@ pub struct Attributes {
     pub certifications: BTreeSet<String>,
     /// Groups of the data space.
     pub groups: BTreeSet<String>,
+    /// Its site (TC609-6-2025-14 C.6, physicalAddress 物理地址).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub physical_address: Option<String>,
 }
 
 /// Whether a peer may do anything.

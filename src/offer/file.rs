@@ -1,12 +1,15 @@
 //! `offer.toml`: how a steward describes an offer.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{DatasetId, Did, OfferId},
-    time::Timestamp,
+    time::{Timestamp, Zone},
 };
 
 /// Why an offer file can't be taken.
@@ -105,6 +108,9 @@ pub struct DatasetSection {
     /// Quality statement.
     #[serde(default)]
     pub quality: Option<String>,
+    /// The datasets that it was derived from.
+    #[serde(default)]
+    pub parents: BTreeSet<String>,
 }
 
 /// `[policy]`
@@ -116,6 +122,9 @@ pub struct PolicySection {
     /// Obligations that hold whatever permit matched.
     #[serde(default)]
     pub floor: String,
+    /// Where the policy's days begin, as in `+08:00`; default: the connector's `policy.zone`.
+    #[serde(default)]
+    pub zone: Option<Zone>,
 }
 
 /// `[audience]`

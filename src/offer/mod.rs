@@ -10,7 +10,8 @@ mod view;
 
 pub use file::{Approval, Audience, OfferFile, OfferFileError};
 pub use object::{
-    DatasetDescription, Distribution, Offer, OfferError, OfferedPolicy, Sealing, seal, sealing_kid, unseal, verify,
+    DatasetDescription, Distribution, Extent, Offer, OfferError, OfferedPolicy, Sealing, seal, sealing_kid, unseal,
+    verify,
 };
 pub use row::{LiveOffer, OfferRow, Offers, PREFIX, SignedOffer, key};
 pub use view::{ViewError, entry, service};

@@ -1,5 +1,7 @@
 //! The signed offer and its sealed form.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,8 +12,8 @@ use crate::{
     },
     id::{DatasetId, Did, OfferId, ParticipantId, Sha256},
     offer::Approval,
-    policy::{Columns, PolicyError, PolicySource, Slice},
-    time::Timestamp,
+    policy::{Amount, Columns, PolicyError, PolicySource, Slice},
+    time::{Timestamp, Zone},
 };
 
 /// The content type inside a sealed offer's JWE.
@@ -102,8 +104,31 @@ pub struct DatasetDescription {
     /// Quality statement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<String>,
+    /// How much it is, before any obligation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent: Option<Extent>,
+    /// The datasets that it was derived from.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub parents: BTreeSet<String>,
     /// How it can be had.
     pub distributions: Vec<Distribution>,
+}
+
+/// How much data there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Bytes.
+    pub bytes: u64,
+    /// Records, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+}
+
+impl Extent {
+    /// What one release or use of it spends.
+    pub fn once(self) -> Amount {
+        Amount { count: 1, records: self.records.unwrap_or(0), bytes: self.bytes }
+    }
 }
 
 /// dcat:Distribution
@@ -131,6 +156,9 @@ pub struct OfferedPolicy {
     /// The connector's floor.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub connector_floor: String,
+    /// Where the policy's days begin.
+    #[serde(default)]
+    pub zone: Zone,
     /// SHA-256 of the Cedar schema.
     pub schema_sha256: Sha256,
     /// The slice's hash.

@@ -7,7 +7,10 @@ use cedar_policy::{AuthorizationError, Authorizer, Decision as CedarDecision};
 use crate::{
     error::Refusal,
     id::Sha256,
-    policy::{ContextFact, Facts, Obligations, Slice, Value, request, slice::schema_sha256},
+    policy::{
+        Action, Before, ContextFact, Duties, Facts, Obligations, Slice, Value, phase, request,
+        slice::{Compiled, schema_sha256},
+    },
 };
 
 /// The engine's name and version, in every receipt of a decision.
@@ -57,8 +60,14 @@ pub struct Decision {
     pub policies: Vec<String>,
     /// Why not, unless it is an allow.
     pub reason: Option<Refusal>,
-    /// What the satisfied permits and the floors demand together.
+    /// What the satisfied permits and the floors demand together of the bytes.
     pub obligations: Obligations,
+    /// What has to be done first and has not been; only in `conditional`.
+    pub open: Vec<Before>,
+    /// What had to be done first and has been.
+    pub met: Vec<Before>,
+    /// What the consumer owes afterwards.
+    pub duties: Duties,
     /// Canonical JSON of the whole Cedar request: principal, action, resource, entities, context.
     pub request: Vec<u8>,
     /// What decided.
@@ -71,7 +80,7 @@ pub struct Decision {
 
 impl Slice {
     /// Decides. In this order: an error, or a fact that is mentioned and missing: default-deny; a `forbid`: deny; no
-    /// permit: default-deny; else allow. Cedar's raw answer is never used alone: it skips a policy that errs.
+    /// permit: default-deny; something that a satisfied permit wants done first: conditional; else allow. Cedar's raw answer is never used alone: it skips a policy that errs.
     ///
     /// Facts that the slice doesn't mention for this action are left out of the request.
     pub fn decide(&self, facts: &Facts) -> Decision {
@@ -84,13 +93,32 @@ impl Slice {
             }
         }
         context.sort_unstable_by_key(|(fact, _)| fact.name());
-        let request = request::canonical(facts, &context);
-        let (verdict, policies, reason) = match request {
+        // what has been done for it is part of a request only where something is demanded
+        let demands =
+            facts.action != Action::Discover && self.policies.values().any(|policy| !policy.before.is_empty());
+        let request = request::canonical(facts, &context, demands);
+        let (mut verdict, policies, mut reason) = match request {
             Some(_) => self.judge(facts, &context, &missing),
             None => undecided("policy-error", "a number in the request has no canonical form".into()),
         };
+        let (mut open, mut met) = (Vec::new(), Vec::new());
+        if verdict == Verdict::Allow && demands {
+            let demanded: BTreeSet<Before> =
+                self.satisfied(&policies).flat_map(|policy| policy.before.clone()).collect();
+            open = phase::open(&demanded, &facts.met);
+            met = demanded.into_iter().filter(|before| facts.met.contains(before)).collect();
+            if !open.is_empty() {
+                let todo: Vec<String> = open.iter().map(Before::todo).collect();
+                verdict = Verdict::Conditional;
+                reason = Some(Refusal::new("policy-conditional", format!("first, {}", todo.join("; "))));
+            }
+        }
+        let granted = verdict == Verdict::Allow;
         Decision {
-            obligations: if verdict == Verdict::Allow { self.demanded(&policies) } else { Obligations::default() },
+            obligations: if granted { self.demanded(&policies) } else { Obligations::default() },
+            duties: if granted { self.duties(&policies) } else { Duties::default() },
+            open,
+            met,
             verdict,
             policies,
             reason,
@@ -157,9 +185,19 @@ impl Slice {
         format!("no policy permits `{action}` in this case: the conditions of {} are not met", named(&near))
     }
 
-    fn demanded(&self, policies: &[String]) -> Obligations {
-        let permits = policies.iter().filter_map(|id| self.policies.get(id)).flat_map(|policy| &policy.obligations);
+    fn satisfied(&self, policies: &[String]) -> impl Iterator<Item = &Compiled> {
+        policies.iter().filter_map(|id| self.policies.get(id))
+    }
+
+    /// What these permits and the floors demand together of the bytes.
+    pub fn demanded(&self, policies: &[String]) -> Obligations {
+        let permits = self.satisfied(policies).flat_map(|policy| &policy.obligations);
         Obligations::meet(permits.chain(&self.floors))
+    }
+
+    /// What these permits demand together of the consumer, afterwards.
+    pub fn duties(&self, policies: &[String]) -> Duties {
+        Duties::meet(self.satisfied(policies).flat_map(|policy| &policy.after))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `filter(…)`: a SQL boolean expression, parsed to a typed tree and checked against the columns. The text goes nowhere.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use sqlparser::{
     ast::{BinaryOperator, Expr, UnaryOperator, Value as SqlValue},
@@ -168,6 +170,38 @@ impl Filter {
         let mut found = Vec::new();
         walk(&self.tree, &mut found);
         found
+    }
+}
+
+/// As SQL, in one form: every operand in brackets of its own.
+impl fmt::Display for FilterExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |column: &str| format!("\"{}\"", column.replace('"', "\"\""));
+        match self {
+            Self::And(a, b) => write!(f, "({a} AND {b})"),
+            Self::Or(a, b) => write!(f, "({a} OR {b})"),
+            Self::Not(a) => write!(f, "(NOT {a})"),
+            Self::IsNull(column) => write!(f, "({} IS NULL)", name(column)),
+            Self::Compare { column, op, literal: Literal::Number(number) } => {
+                write!(f, "({} {} {number})", name(column), op.sql())
+            }
+            Self::Compare { column, op, literal: Literal::Text(text) } => {
+                write!(f, "({} {} '{}')", name(column), op.sql(), text.replace('\'', "''"))
+            }
+        }
+    }
+}
+
+impl Comparison {
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Eq => "=",
+            Self::Ne => "<>",
+            Self::Lt => "<",
+            Self::Le => "<=",
+            Self::Gt => ">",
+            Self::Ge => ">=",
+        }
     }
 }
 

@@ -26,6 +26,12 @@ pub struct Obligations {
     /// At most so many rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// At most so many records in all under one agreement; [`Obligations::for_request`] makes a limit of what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
+    /// Columns that the request has to give values for; [`Obligations::for_request`] makes a filter of them.
+    #[serde(default, rename = "match", skip_serializing_if = "BTreeSet::is_empty")]
+    pub matching: BTreeSet<String>,
     /// Only rows in groups of this size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<AtLeast>,
@@ -141,6 +147,8 @@ impl Obligations {
                 at_least.k = at_least.k.max(*k);
                 at_least.columns.extend(columns.iter().cloned());
             }
+            Obligation::Quota(rows) => self.quota = Some(self.quota.map_or(*rows, |before| before.min(*rows))),
+            Obligation::Match(columns) => self.matching.extend(columns.iter().cloned()),
             Obligation::Seal => self.seal = true,
         }
     }

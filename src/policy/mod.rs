@@ -5,6 +5,8 @@
 //! function of typed [`Facts`]. Does not own where facts come from (`agreement`) or what obligations do to bytes
 //! (`transform`).
 
+mod action;
+mod asked;
 mod bounds;
 mod columns;
 mod decide;
@@ -13,20 +15,26 @@ mod filter;
 mod meet;
 mod obligation;
 mod parse;
+mod phase;
 mod problem;
 mod request;
 mod slice;
 mod syntax;
+mod value;
 
 pub use self::{
+    action::{Action, Reach, UseAction},
+    asked::{AskError, Asked},
     columns::{Column, ColumnKind, Columns, ColumnsError},
     decide::{Decision, Verdict},
-    facts::{Action, ContextFact, FactSource, Facts, Principal, Resource, UseAction, Value},
+    facts::{ContextFact, FactKind, FactSource, Facts, Principal, Resource},
     filter::{Comparison, Filter, FilterError, FilterExpr, Literal},
     meet::{AtLeast, ColumnRule, Obligations},
     obligation::{Obligation, ObligationError},
+    phase::{After, Before, Duties, iso},
     problem::PolicyError,
-    slice::{Clause, PolicySource, SCHEMA, Slice, odrl},
+    slice::{Clause, Part, PolicySource, SCHEMA, Slice, odrl},
+    value::{Amount, Frequency, Money, Spent, Value},
 };
 
 #[cfg(test)]

@@ -51,6 +51,10 @@ pub enum Obligation {
         /// Of which columns.
         columns: Vec<String>,
     },
+    /// At most so many records in all, under one agreement: what is left of them is the release's limit.
+    Quota(u64),
+    /// Only rows that are equal in these columns to values that the request gives.
+    Match(Vec<String>),
     /// Only as a sealed stream.
     Seal,
 }
@@ -119,7 +123,7 @@ pub enum ObligationError {
 
 impl Obligation {
     /// Every name that is known, this version's and later ones'.
-    const NAMES: [&'static str; 15] = [
+    const NAMES: [&'static str; 17] = [
         "drop",
         "keep",
         "redact",
@@ -133,6 +137,8 @@ impl Obligation {
         "filter",
         "limit",
         "at_least",
+        "quota",
+        "match",
         "seal",
         "watermark",
     ];
@@ -218,6 +224,8 @@ impl Obligation {
             }
             "filter" => Self::Filter(Filter::parse(&args.raw, columns)?),
             "limit" => Self::Limit(number(name, one("a number of rows")?, 1, MAX_LIMIT, "1 to 2^53 − 1")?),
+            "quota" => Self::Quota(number(name, one("a number of records")?, 1, MAX_LIMIT, "1 to 2^53 − 1")?),
+            "match" => Self::Match(several(&args.words)?),
             "at_least" => match args.words.split_first() {
                 Some((k, of)) if !of.is_empty() => {
                     Self::AtLeast { k: number(name, k, 2, 1_000_000, "2 to 1,000,000")?, columns: several(of)? }

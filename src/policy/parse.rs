@@ -1,13 +1,30 @@
 //! The obligations' little language: `name(argument, …); name; …`.
 
 use crate::policy::{
-    Columns,
+    After, Before, Columns,
     obligation::{Args, Obligation, ObligationError},
 };
 
 /// Parses what stands in `@during("…")` or a floor. Empty text is an error: an annotation that says nothing is a
 /// mistake.
 pub(super) fn obligations(text: &str, columns: &Columns) -> Result<Vec<Obligation>, ObligationError> {
+    statements(text, |name, args| Obligation::build(name, args, columns))
+}
+
+/// Parses what stands in `@before("…")`.
+pub(super) fn before(text: &str) -> Result<Vec<Before>, ObligationError> {
+    statements(text, Before::build)
+}
+
+/// Parses what stands in `@after("…")`.
+pub(super) fn after(text: &str) -> Result<Vec<After>, ObligationError> {
+    statements(text, After::build)
+}
+
+fn statements<T>(
+    text: &str,
+    build: impl Fn(&str, &Args) -> Result<T, ObligationError>,
+) -> Result<Vec<T>, ObligationError> {
     let mut parser = Parser { rest: text };
     let mut found = Vec::new();
     loop {
@@ -18,7 +35,7 @@ pub(super) fn obligations(text: &str, columns: &Columns) -> Result<Vec<Obligatio
         let name = parser.word()?;
         parser.space();
         let args = if parser.rest.starts_with('(') { parser.arguments(name == "filter")? } else { Args::default() };
-        found.push(Obligation::build(&name, &args, columns)?);
+        found.push(build(&name, &args)?);
         parser.space();
         match parser.rest.strip_prefix(';') {
             Some(rest) => parser.rest = rest,
@@ -47,10 +64,10 @@ impl<'a> Parser<'a> {
         ObligationError::Syntax(format!("expected {expected}, found {found}"))
     }
 
-    /// A name, a number, or anything in double quotes.
+    /// A name, a number, or anything in quotes.
     fn word(&mut self) -> Result<String, ObligationError> {
-        if let Some(rest) = self.rest.strip_prefix('"') {
-            let (word, rest) = rest.split_once('"').ok_or_else(|| self.wrong("a closing quote"))?;
+        if let Some(quote) = self.rest.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+            let (word, rest) = self.rest[1..].split_once(quote).ok_or_else(|| self.wrong("a closing quote"))?;
             self.rest = rest;
             return Ok(word.to_owned());
         }

@@ -45,18 +45,6 @@ pub enum PolicyError {
         /// The nearest known one.
         suggestion: Option<String>,
     },
-    /// In the dictionary of TC609-6-2025-14, but not in this version.
-    #[error(
-        "{file}: policy `{policy}`: {what} is not available in this version; nothing is published that can't be enforced"
-    )]
-    Later {
-        /// Which file.
-        file: String,
-        /// `@id`.
-        policy: String,
-        /// The fact or the action.
-        what: String,
-    },
     /// Cedar templates.
     #[error("{0}: policy templates with slots (`?principal`) are not taken; write policies")]
     Template(String),
@@ -95,7 +83,7 @@ pub enum PolicyError {
         second: String,
     },
     /// An annotation that nobody would read.
-    #[error("{file}: policy `{policy}`: unknown annotation `@{key}`{}; known are @id and @during", did_you_mean(*suggestion, "@"))]
+    #[error("{file}: policy `{policy}`: unknown annotation `@{key}`{}; known are @id, @before, @during, @after and @contract", did_you_mean(*suggestion, "@"))]
     Annotation {
         /// Which file.
         file: String,
@@ -116,18 +104,6 @@ pub enum PolicyError {
         /// The key.
         key: String,
     },
-    /// A phase that this version doesn't enforce.
-    #[error(
-        "{file}: policy `{policy}`: `@{key}` is not available in this version; nothing is published that can't be enforced"
-    )]
-    NotYet {
-        /// Which file.
-        file: String,
-        /// `@id`.
-        policy: String,
-        /// The key.
-        key: String,
-    },
     /// Obligations on a `forbid`.
     #[error("{file}: policy `{policy}`: `@{key}` on a forbid; obligations ride on permits only")]
     OnForbid {
@@ -138,15 +114,17 @@ pub enum PolicyError {
         /// The key.
         key: String,
     },
-    /// Obligations on a permit that no release falls under.
-    #[error(
-        "{file}: policy `{policy}`: `@during` on a permit that doesn't cover `release`: obligations are applied to the bytes as they leave, so nobody would apply these"
-    )]
+    /// Obligations on a permit under which nothing happens that they are about.
+    #[error("{file}: policy `{policy}`: `@{key}` on a permit that doesn't cover {covers}: nobody would see to it")]
     NoRelease {
         /// Which file.
         file: String,
         /// `@id`.
         policy: String,
+        /// The key.
+        key: String,
+        /// What it would have to cover.
+        covers: &'static str,
     },
     /// An obligation.
     #[error("{place}: {error}")]

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     id::{DatasetId, ParticipantId},
-    policy::{Action, ContextFact, Facts, Principal, Resource, Value},
+    policy::{Action, Amount, Before, ContextFact, Facts, Frequency, Money, Principal, Resource, Spent, Value},
     time::Timestamp,
 };
 
@@ -28,7 +28,9 @@ pub(super) type Mentioned<'a> = [(ContextFact, &'a Value)];
 ///
 /// Written in canonical order at once, without a tree that is built, sorted and thrown away: it is made at every
 /// decision. A test holds it to [`crate::crypto::canonical_json`].
-pub(super) fn canonical(facts: &Facts, context: &Mentioned<'_>) -> Option<Vec<u8>> {
+///
+/// `with_met`: with what has been done first, where the slice demands something.
+pub(super) fn canonical(facts: &Facts, context: &Mentioned<'_>, with_met: bool) -> Option<Vec<u8>> {
     let (principal, resource) = (&facts.principal, &facts.resource);
     let mut out = Writer(Vec::with_capacity(1024));
     out.raw("{\"action\":").uid("Action", facts.action.as_str()).raw(",\"context\":{");
@@ -40,6 +42,16 @@ pub(super) fn canonical(facts: &Facts, context: &Mentioned<'_>) -> Option<Vec<u8
             Value::Long(_) => return None,
             Value::Time(at) => out.extension("datetime", &at.to_string()),
             Value::Ip(ip) => out.extension("ip", &ip.to_canonical().to_string()),
+            Value::Span(millis) => out.extension("duration", &format!("{millis}ms")),
+            Value::Decimal(money) => out.extension("decimal", &money.to_string()),
+            Value::Texts(texts) => out.list(texts),
+            Value::Frequency(often) => out.numbers(&often.members())?,
+            Value::Spent(spent) => {
+                for (place, (name, amount)) in spent.members().iter().enumerate() {
+                    out.raw(if place == 0 { "{" } else { "," }).text(name).raw(":").numbers(&amount.members())?;
+                }
+                out.raw("}")
+            }
         };
     }
     out.raw("},\"entities\":[{\"attrs\":{\"certifications\":").list(&principal.certifications);
@@ -49,10 +61,15 @@ pub(super) fn canonical(facts: &Facts, context: &Mentioned<'_>) -> Option<Vec<u8
     out.raw("},\"parents\":").parents("Group", principal.groups.iter());
     out.raw(",\"uid\":").uid("Participant", principal.id.as_str());
     out.raw("},{\"attrs\":{\"classification\":").text(resource.classification.as_deref().unwrap_or_default());
+    out.raw(",\"parents\":").list(&resource.parents);
     out.raw(",\"provider\":").text(resource.provider.as_str());
     out.raw("},\"parents\":").parents("Collection", resource.collection.iter());
     out.raw(",\"uid\":").uid("Dataset", resource.dataset.as_str());
-    out.raw("}],\"principal\":").uid("Participant", principal.id.as_str());
+    out.raw("}],");
+    if with_met && !facts.met.is_empty() {
+        out.raw("\"met\":").list(&facts.met.iter().map(ToString::to_string).collect()).raw(",");
+    }
+    out.raw("\"principal\":").uid("Participant", principal.id.as_str());
     out.raw(",\"resource\":").uid("Dataset", resource.dataset.as_str()).raw("}");
     Some(out.0)
 }
@@ -93,15 +110,21 @@ impl Facts {
                 collection: collections.into_iter().next().map(|uid| uid.id),
                 provider: ParticipantId::parse(what.provider).map_err(parse)?,
                 classification: said(what.classification),
+                parents: what.parents,
             },
             context,
+            met: request
+                .met
+                .iter()
+                .map(|text| Before::parse(text).ok_or_else(|| format!("`{text}` is nothing that is done first")))
+                .collect::<Result<_, _>>()?,
         };
         let mentioned: Vec<(ContextFact, &Value)> = {
             let mut mentioned: Vec<_> = facts.context.iter().map(|(fact, value)| (*fact, value)).collect();
             mentioned.sort_unstable_by_key(|(fact, _)| fact.name());
             mentioned
         };
-        match canonical(&facts, &mentioned) {
+        match canonical(&facts, &mentioned, true) {
             Some(again) if again == json => Ok(facts),
             _ => Err("not a request as it is written here".into()),
         }
@@ -115,6 +138,8 @@ struct Read {
     resource: Uid,
     context: BTreeMap<String, ReadValue>,
     entities: [ReadRow; 2],
+    #[serde(default)]
+    met: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +171,7 @@ struct Who {
 struct What {
     provider: String,
     classification: String,
+    parents: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -153,7 +179,10 @@ struct What {
 enum ReadValue {
     Text(String),
     Long(i64),
+    Texts(BTreeSet<String>),
     Extension { __extn: Call },
+    Numbers(BTreeMap<String, u64>),
+    Amounts(BTreeMap<String, Amount>),
 }
 
 #[derive(Deserialize)]
@@ -170,8 +199,24 @@ impl ReadValue {
             Self::Extension { __extn: Call { r#fn, arg } } => match r#fn.as_str() {
                 "datetime" => Timestamp::parse(&arg).ok().map(Value::Time),
                 "ip" => arg.parse().ok().map(Value::Ip),
+                "duration" => arg.strip_suffix("ms")?.parse().ok().map(Value::Span),
+                "decimal" => Money::parse(&arg).map(Value::Decimal),
                 _ => None,
             },
+            Self::Texts(texts) => Some(Value::Texts(texts)),
+            Self::Numbers(of) => Frequency::from_members(|name| of.get(name).copied()).map(Value::Frequency),
+            Self::Amounts(of) => {
+                let get = |name: &str| of.get(name).copied();
+                let spent = Spent {
+                    total: get("total")?,
+                    minute: get("minute")?,
+                    hour: get("hour")?,
+                    day: get("day")?,
+                    month: get("month")?,
+                    year: get("year")?,
+                };
+                Some(Value::Spent(Box::new(spent)))
+            }
         }
     }
 }
@@ -218,6 +263,17 @@ impl Writer {
             self.raw(if place == 0 { "" } else { "," }).text(text);
         }
         self.raw("]")
+    }
+
+    /// A record of numbers; `None` for one that has no canonical form.
+    fn numbers(&mut self, members: &[(&str, u64)]) -> Option<&mut Self> {
+        for (place, (name, number)) in members.iter().enumerate() {
+            if *number > MAX_SAFE {
+                return None;
+            }
+            self.raw(if place == 0 { "{" } else { "," }).text(name).raw(":").raw(&number.to_string());
+        }
+        Some(self.raw("}"))
     }
 
     fn parents<'a>(&mut self, kind: &str, ids: impl Iterator<Item = &'a String>) -> &mut Self {
@@ -286,26 +342,46 @@ pub(super) fn cedar(facts: &Facts, context: &Mentioned<'_>) -> Result<(Request, 
         HashMap::from([
             ("provider".to_owned(), text(resource.provider.as_str())),
             ("classification".to_owned(), text(resource.classification.as_deref().unwrap_or_default())),
+            ("parents".to_owned(), texts(&resource.parents)),
         ]),
         resource.collection.iter().map(|collection| uid(&names.collection, collection)).collect(),
     )
     .map_err(|error| error.to_string())?;
     let entities = Entities::from_entities([participant_entity, dataset_entity, action_entity.clone()], None)
         .map_err(|error| error.to_string())?;
-    let context = Context::from_pairs(context.iter().map(|(fact, value)| (fact.name().to_owned(), expression(value))))
-        .map_err(|error| error.to_string())?;
+    let pairs: Vec<(String, RestrictedExpression)> = context
+        .iter()
+        .map(|(fact, value)| Ok((fact.name().to_owned(), expression(value)?)))
+        .collect::<Result<_, String>>()?;
+    let context = Context::from_pairs(pairs).map_err(|error| error.to_string())?;
     let request =
         Request::new(participant, action.clone(), dataset, context, None).map_err(|error| error.to_string())?;
     Ok((request, entities))
 }
 
-fn expression(value: &Value) -> RestrictedExpression {
-    match value {
-        Value::Text(text) => RestrictedExpression::new_string(text.clone()),
-        Value::Long(number) => RestrictedExpression::new_long(*number),
-        Value::Time(at) => RestrictedExpression::new_datetime(at.to_string()),
-        Value::Ip(ip) => RestrictedExpression::new_ip(ip.to_canonical().to_string()),
-    }
+fn expression(value: &Value) -> Result<RestrictedExpression, String> {
+    type Expression = RestrictedExpression;
+    let numbers = |members: &[(&str, u64)]| {
+        let members = members
+            .iter()
+            .map(|(name, number)| (name.to_string(), Expression::new_long(i64::try_from(*number).unwrap_or(i64::MAX))));
+        Expression::new_record(members).map_err(|error| error.to_string())
+    };
+    Ok(match value {
+        Value::Text(text) => Expression::new_string(text.clone()),
+        Value::Long(number) => Expression::new_long(*number),
+        Value::Time(at) => Expression::new_datetime(at.to_string()),
+        Value::Ip(ip) => Expression::new_ip(ip.to_canonical().to_string()),
+        Value::Span(millis) => Expression::new_duration(format!("{millis}ms")),
+        Value::Decimal(money) => Expression::new_decimal(money.to_string()),
+        Value::Texts(texts) => Expression::new_set(texts.iter().map(|text| Expression::new_string(text.clone()))),
+        Value::Frequency(often) => numbers(&often.members())?,
+        Value::Spent(spent) => {
+            let members =
+                spent.members().into_iter().map(|(name, amount)| Ok((name.to_owned(), numbers(&amount.members())?)));
+            Expression::new_record(members.collect::<Result<Vec<_>, String>>()?).map_err(|error| error.to_string())?
+        }
+    })
 }
 
 #[cfg(test)]
@@ -336,18 +412,31 @@ mod tests {
                     collection: texts.first().cloned(),
                     provider: ParticipantId::parse("p").unwrap(),
                     classification: None,
+                    parents: texts.clone(),
                 },
                 context: Default::default(),
+                met: texts.iter().map(|text| Before::Accept(text.clone())).collect(),
             };
             let (count, now, purpose) = (Value::Long(number), Value::Time(Timestamp::from_millis(number % (1 << 45))), Value::Text(one));
             let ip = Value::Ip("::ffff:10.0.0.1".parse().unwrap());
+            let amount = Amount { count: number.unsigned_abs(), records: 2, bytes: 3 };
+            let (often, spent) = (
+                Value::Frequency(Frequency { minute: 1, hour: 2, day: 3, month: 4, year: number.unsigned_abs() }),
+                Value::Spent(Box::new(Spent { total: amount, year: amount, ..Spent::default() })),
+            );
+            let (fields, paid, window) = (Value::Texts(texts.clone()), Value::Decimal(Money(number)), Value::Span(number));
             let context = [
                 (ContextFact::Count, &count),
+                (ContextFact::DataField, &fields),
+                (ContextFact::Frequency, &often),
                 (ContextFact::NetworkAddress, &ip),
                 (ContextFact::Now, &now),
+                (ContextFact::PayAmount, &paid),
                 (ContextFact::Purpose, &purpose),
+                (ContextFact::Spent, &spent),
+                (ContextFact::TimeWindow, &window),
             ];
-            let bytes = canonical(&facts, &context).unwrap();
+            let bytes = canonical(&facts, &context, true).unwrap();
             let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             prop_assert_eq!(canonical_json(&value).unwrap(), bytes.clone());
             prop_assert_eq!(&value["entities"][0]["parents"].as_array().unwrap().len(), &texts.len());
@@ -355,7 +444,11 @@ mod tests {
             // read back, it is the same request; the IPv4 address is what it was written as
             let read = Facts::read(&bytes).unwrap();
             prop_assert_eq!(&read.principal.groups, &facts.principal.groups);
-            prop_assert_eq!(read.context.len(), 4);
+            prop_assert_eq!(read.context.len(), 9);
+            for (fact, value) in context {
+                prop_assert!(fact == ContextFact::NetworkAddress || &read.context[&fact] == value, "{}", fact);
+            }
+            prop_assert_eq!(&read.met, &facts.met);
             let mut spaced = bytes.clone();
             spaced.insert(1, b' ');
             prop_assert!(Facts::read(&spaced).is_err());

@@ -14,7 +14,7 @@ use crate::{
     crypto::{canonical_json, sha256},
     id::Sha256,
     policy::{
-        Action, Columns, ContextFact, FactSource, Obligation, Obligations, PolicyError, bounds, parse,
+        Action, After, Before, Columns, ContextFact, FactSource, Obligation, Obligations, PolicyError, bounds, parse,
         problem::{explained, harmless, line_column, nearest, offset},
         syntax,
     },
@@ -25,8 +25,8 @@ pub const SCHEMA: &str = include_str!("../../policies/counterseal.cedarschema");
 
 /// Longest `@id`, in characters: it stands in every receipt that the policy decides.
 const MAX_ID: usize = 64;
-/// Annotation keys, this version's and later ones'.
-const KEYS: [&str; 4] = ["id", "during", "before", "after"];
+/// Annotation keys. `contract` is a promise in words, which no machine sees to.
+const KEYS: [&str; 5] = ["id", "before", "during", "after", "contract"];
 
 static COMPILED: LazyLock<Result<Schema, String>> =
     LazyLock::new(|| Schema::from_cedarschema_str(SCHEMA).map(|(schema, _)| schema).map_err(|error| error.to_string()));
@@ -49,14 +49,34 @@ pub struct Clause {
     pub permit: bool,
     /// The policy as it was written, annotations included.
     pub text: String,
-    /// `@during`, as it was written.
-    pub obligations: Option<String>,
-    /// Whether it also speaks of uses, which the consumer's connector decides.
-    pub reaches_use: bool,
+    /// What it demands besides its conditions.
+    pub parts: Vec<Part>,
+    /// The actions that it may apply to.
+    pub actions: BTreeSet<Action>,
     /// The facts that it mentions, and who vouches for each.
     pub facts: Vec<(ContextFact, FactSource)>,
     /// The participant's attributes that it mentions; the provider's operator vouches for each, at pairing.
     pub attributes: Vec<&'static str>,
+}
+
+/// A demand of a clause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Has to be done first.
+    Before(Before),
+    /// `@during`, as it was written.
+    During(String),
+    /// Is owed afterwards.
+    After(After),
+    /// A promise in words.
+    Contract(String),
+}
+
+impl Clause {
+    /// Whether it also speaks of uses, which the consumer's connector decides.
+    pub fn reaches_use(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Use(_)))
+    }
 }
 
 /// What is compiled of one policy.
@@ -67,7 +87,9 @@ pub(super) struct Compiled {
     pub facts: BTreeSet<ContextFact>,
     pub attributes: BTreeSet<&'static str>,
     pub obligations: Vec<Obligation>,
-    during: Option<String>,
+    pub before: Vec<Before>,
+    pub after: Vec<After>,
+    parts: Vec<Part>,
     text: String,
 }
 
@@ -205,8 +227,8 @@ impl Slice {
                 id: id.clone(),
                 permit: compiled.permit,
                 text: compiled.text.clone(),
-                obligations: compiled.during.clone(),
-                reaches_use: compiled.actions.iter().any(|action| matches!(action, Action::Use(_))),
+                parts: compiled.parts.clone(),
+                actions: compiled.actions.clone(),
                 facts: compiled.facts.iter().map(|fact| (*fact, fact.source())).collect(),
                 attributes: compiled.attributes.iter().copied().collect(),
             })
@@ -289,26 +311,41 @@ fn compile(
     let (file, policy_id) = (source.name.to_owned(), id.to_owned());
     let mut annotations: Vec<(&str, &str)> = policy.annotations().collect();
     annotations.sort_unstable();
-    let (mut demanded, mut during) = (Vec::new(), None);
+    let (mut demanded, mut before, mut after, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let releases = actions.contains(&Action::Release);
+    let decided_again = |action: &Action| matches!(action, Action::Negotiate | Action::Release | Action::Use(_));
     for (key, value) in annotations {
         let key_owned = key.to_owned();
+        let wrong = |error| PolicyError::Obligation { place: format!("{file}: policy `{id}`: `@{key}`"), error };
         match key {
             "id" => {}
-            "during" | "before" | "after" if !permit => {
+            "before" | "during" | "after" | "contract" if !permit => {
                 return Err(PolicyError::OnForbid { file, policy: policy_id, key: key_owned });
             }
-            "before" | "after" => return Err(PolicyError::NotYet { file, policy: policy_id, key: key_owned }),
-            "during" if value.trim().is_empty() => {
+            "before" | "during" | "after" | "contract" if value.trim().is_empty() => {
                 return Err(PolicyError::EmptyAnnotation { file, policy: policy_id, key: key_owned });
             }
-            "during" if !actions.contains(&Action::Release) => {
-                return Err(PolicyError::NoRelease { file, policy: policy_id });
+            "during" | "after" if !releases => {
+                let (key, covers) = (key_owned, "`release`");
+                return Err(PolicyError::NoRelease { file, policy: policy_id, key, covers });
+            }
+            "before" if !actions.iter().any(decided_again) => {
+                let (key, covers) = (key_owned, "`negotiate`, `release` or a use");
+                return Err(PolicyError::NoRelease { file, policy: policy_id, key, covers });
+            }
+            "before" => {
+                before = parse::before(value).map_err(wrong)?;
+                parts.extend(before.iter().cloned().map(Part::Before));
             }
             "during" => {
-                demanded = parse::obligations(value, columns)
-                    .map_err(|error| PolicyError::Obligation { place: format!("{file}: policy `{id}`"), error })?;
-                during = Some(value.to_owned());
+                demanded = parse::obligations(value, columns).map_err(wrong)?;
+                parts.push(Part::During(value.to_owned()));
             }
+            "after" => {
+                after = parse::after(value).map_err(wrong)?;
+                parts.extend(after.iter().cloned().map(Part::After));
+            }
+            "contract" => parts.push(Part::Contract(value.trim().to_owned())),
             _ => {
                 let suggestion = nearest(key, KEYS).and_then(|near| KEYS.into_iter().find(|known| *known == near));
                 let key = harmless(key);
@@ -316,18 +353,9 @@ fn compile(
             }
         }
     }
-    if let Some(name) = found.no_facts.iter().find(|name| syntax::LATER_FACTS.contains(&name.as_str())) {
-        return Err(PolicyError::Later { file, policy: policy_id, what: format!("`context.{name}`") });
-    }
     if let Some(name) = found.unknown.first() {
         let suggestion = nearest(name, syntax::attribute_names()).map(str::to_owned);
         return Err(PolicyError::Has { file, policy: policy_id, attribute: harmless(name), suggestion });
-    }
-    // Cedar refuses other actions that are not in the schema, by name
-    if let Some(name) =
-        syntax::action_names(&est["action"]).into_iter().find(|name| syntax::LATER_ACTIONS.contains(name))
-    {
-        return Err(PolicyError::Later { file, policy: policy_id, what: format!("`Action::\"{name}\"`") });
     }
     Ok(Compiled {
         permit,
@@ -335,7 +363,9 @@ fn compile(
         facts: found.facts,
         attributes: found.attributes,
         obligations: demanded,
-        during,
+        before,
+        after,
+        parts,
         text: policy.to_string(),
     })
 }

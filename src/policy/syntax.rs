@@ -10,7 +10,9 @@ use crate::policy::{Action, ContextFact, UseAction};
 /// Attributes of `Participant` in the schema.
 const PARTICIPANT: [&str; 4] = ["did", "jurisdiction", "roles", "certifications"];
 /// Attributes of `Dataset` in the schema.
-const DATASET: [&str; 2] = ["provider", "classification"];
+const DATASET: [&str; 3] = ["provider", "classification", "parents"];
+/// Members of the records among the facts.
+const MEMBERS: [&str; 9] = ["total", "minute", "hour", "day", "month", "year", "count", "records", "bytes"];
 
 /// What is found in one policy.
 #[derive(Debug, Default)]
@@ -21,8 +23,6 @@ pub(super) struct Found {
     pub attributes: BTreeSet<&'static str>,
     /// `has` with a name that nothing has.
     pub unknown: BTreeSet<String>,
-    /// Context attributes that are no facts of this version.
-    pub no_facts: BTreeSet<String>,
     /// `Participant::"…"`.
     pub participants: BTreeSet<String>,
 }
@@ -71,14 +71,11 @@ impl Found {
             let known = match (variable, place) {
                 (Some("context"), 0) => {
                     self.facts.extend(fact);
-                    if fact.is_none() {
-                        self.no_facts.insert((*name).to_owned());
-                    }
                     fact.is_some()
                 }
                 (Some("principal"), 0) => of_participant.is_some(),
                 (Some("resource"), 0) => DATASET.contains(name),
-                _ => fact.is_some() || of_participant.is_some() || DATASET.contains(name),
+                _ => fact.is_some() || of_participant.is_some() || DATASET.contains(name) || MEMBERS.contains(name),
             };
             if variable != Some("context") {
                 self.attributes.extend(of_participant.filter(|name| *name != "did"));
@@ -93,7 +90,7 @@ impl Found {
 
 /// Every name that `has` may be asked for.
 pub(super) fn attribute_names() -> impl Iterator<Item = &'static str> {
-    ContextFact::ALL.into_iter().map(ContextFact::name).chain(PARTICIPANT).chain(DATASET)
+    ContextFact::ALL.into_iter().map(ContextFact::name).chain(PARTICIPANT).chain(DATASET).chain(MEMBERS)
 }
 
 /// The actions that a policy's scope may cover.
@@ -115,12 +112,6 @@ pub(super) fn actions(scope: &Json) -> BTreeSet<Action> {
     }
 }
 
-/// The ids of all actions that a scope names, known or not.
-pub(super) fn action_names(scope: &Json) -> Vec<&str> {
-    let several = scope["entities"].as_array().into_iter().flatten();
-    several.chain(scope.get("entity")).filter_map(|uid| uid["id"].as_str()).collect()
-}
-
 /// DIDs anywhere in a text: in strings, ids and comments, which a recipient of the policy reads too.
 pub(super) fn dids(text: &str) -> BTreeSet<String> {
     let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
@@ -133,41 +124,6 @@ pub(super) fn dids(text: &str) -> BTreeSet<String> {
         })
         .collect()
 }
-
-/// Constraint names of TC609-6-2025-14 C.6 that are no facts yet.
-pub(super) const LATER_FACTS: [&str; 15] = [
-    "time",
-    "timeWindow",
-    "physicalAddress",
-    "frequency",
-    "dataSize",
-    "dataRecord",
-    "dataField",
-    "valueExpression",
-    "algorithm",
-    "machineLearningModels",
-    "executionEnv",
-    "encryptMode",
-    "deliveryMethod",
-    "payAmount",
-    "approval",
-];
-
-/// Actions of TC609-6-2025-14 C.5 that no connector enforces yet.
-pub(super) const LATER_ACTIONS: [&str; 12] = [
-    "transform",
-    "anonymize",
-    "desensitize",
-    "access",
-    "reproduce",
-    "jointDevelop",
-    "grantUse",
-    "delivery",
-    "sell",
-    "logRecordSend",
-    "alert",
-    "compensate",
-];
 
 #[cfg(test)]
 mod tests {

@@ -56,12 +56,14 @@ fn facts(action: Action, purpose: &str, count: i64) -> Facts {
             collection: None,
             provider: ParticipantId::parse("did:web:hospital.invalid").unwrap(),
             classification: None,
+            parents: BTreeSet::new(),
         },
         context: BTreeMap::from([
             (ContextFact::Purpose, Value::Text(purpose.into())),
             (ContextFact::Count, Value::Long(count)),
             (ContextFact::Now, Value::Time(Timestamp::from_millis(1_764_000_000_000))),
         ]),
+        met: BTreeSet::new(),
     }
 }
 
@@ -131,7 +133,7 @@ fn a_fact_that_is_mentioned_and_missing_is_no_allow() {
 fn facts_are_asked_for_only_where_a_policy_can_apply() {
     let slice = compile(COHORT).unwrap();
     let release: Vec<_> = slice.mentions(Action::Release).iter().copied().collect();
-    assert_eq!(release, [ContextFact::Purpose, ContextFact::Count]);
+    assert_eq!(release, [ContextFact::Count, ContextFact::Purpose]);
     assert!(!slice.mentions(Action::Discover).contains(&ContextFact::Count));
     let whole = compile(r#"@id("x") permit (principal, action == Action::"read", resource) when { context.count < 1 || context has now };"#).unwrap();
     assert_eq!(whole.mentions(Action::Use(UseAction::Read)).len(), 2);
@@ -146,8 +148,10 @@ fn what_is_not_understood_is_refused_by_name() {
         (permit("@duringg(\"hash(id)\")"), vec!["@duringg", "did you mean `@during`"]),
         (permit("@during(\"\")"), vec!["@during", "empty"]),
         (permit("@during"), vec!["@during", "empty"]),
-        (permit("@before(\"approve(x)\")"), vec!["@before", "not available"]),
-        (permit("@after(\"notify\")"), vec!["@after", "not available"]),
+        (permit("@before(\"aprove(x)\")"), vec!["@before", "did you mean `approve`"]),
+        (permit("@after(\"delete_within(90)\")"), vec!["@after", "ISO 8601"]),
+        (permit("@contract(\"\")"), vec!["@contract", "empty"]),
+        ("@id(\"p\") @contract(\"x\") forbid (principal, action, resource);".into(), vec!["@contract", "permits only"]),
         (permit("@during(\"watermark\")"), vec!["watermark", "not available"]),
         (permit("@during(\"hahs(id)\")"), vec!["unknown obligation `hahs`", "did you mean `hash`", "policy `p`"]),
         (permit("@during(\"hash(idd)\")"), vec!["column `idd`", "did you mean `id`"]),

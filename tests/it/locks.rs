@@ -187,7 +187,7 @@ async fn of_many_who_race_for_the_last_release_one_gets_it() {
         assert!(refusal.is("policy-no-permit") || refusal.is("release-open"), "{refusal}");
     }
     assert_eq!((provider.count(Kind::Released).await, provider.count(Kind::Delivered).await), (1, 1));
-    assert_eq!(provider.node.exchange.agreements().await.unwrap()[0].releases, 1);
+    assert_eq!(provider.node.exchange.agreements().await.unwrap()[0].releases.total.count, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,7 +227,7 @@ async fn one_release_is_not_a_hundred_downloads() {
     }
     // ciphertext all of them, under one key that nobody has yet
     assert!(served < 32 && refused >= 68, "{served} served, {refused} refused");
-    assert_eq!(provider.node.exchange.agreements().await.unwrap()[0].releases, 1);
+    assert_eq!(provider.node.exchange.agreements().await.unwrap()[0].releases.total.count, 1);
     let head = client.head(&url).bearer_auth(&token).send().await.unwrap();
     assert_eq!(head.status().as_u16(), 429);
     for (from, status) in [("?from=1", 400), ("?from=1024", 409)] {
@@ -265,7 +265,11 @@ async fn a_release_that_is_never_acknowledged_lapses_and_blocks_until_it_is_lift
     assert!(consumer.fetch(another()).await.unwrap_err().is("release-lapsed"));
     provider.node.exchange.lift_release(&open.id).await.unwrap();
     consumer.fetch(another()).await.unwrap();
-    assert_eq!(provider.node.exchange.agreements().await.unwrap()[0].releases, 2, "the lapsed one stays spent");
+    assert_eq!(
+        provider.node.exchange.agreements().await.unwrap()[0].releases.total.count,
+        2,
+        "the lapsed one stays spent"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::{
     agreement::{
-        self, Agreement, AgreementRow, AgreementState, PartyFacts, Question, SeriesSecret, SourcePin, decide, manifest,
-        principal_of_partner,
+        self, Agreement, AgreementRow, AgreementState, Delivery, PartyFacts, Question, SeriesSecret, SourcePin, Tally,
+        decide, manifest, principal_of_partner,
     },
     crypto::{RandomExt, jwe, jws},
     error::Refusal,
@@ -59,15 +59,13 @@ impl Exchange {
         purpose: Option<&str>,
         remote: Option<IpAddr>,
     ) -> Decision {
+        let principal = principal_of_partner(partner.id(), partner.attributes());
         let question = Question {
-            action: Action::Negotiate,
-            principal: principal_of_partner(partner.id(), partner.attributes()),
-            offer: &live.row.offer,
-            agreement: None,
+            site: partner.attributes().physical_address.as_deref(),
             purpose,
             address: remote,
-            application: None,
-            now: self.clock.now(),
+            delivery: Delivery::file(partner.certificate().is_some()),
+            ..Question::new(Action::Negotiate, principal, &live.row.offer, self.clock.now())
         };
         decide(slice, &question)
     }
@@ -149,9 +147,11 @@ impl Exchange {
                 format: published.format.clone(),
                 snapshot: published.snapshot,
                 published: published.published,
+                extent: published.offer.dataset.extent,
             }),
-            releases: 0,
+            releases: Tally::default(),
             uses: Default::default(),
+            payment: None,
             open: None,
             status: None,
         };
@@ -261,8 +261,9 @@ impl Exchange {
             ended: None,
             series_secret: secret,
             source: None,
-            releases: 0,
+            releases: Tally::default(),
             uses: Default::default(),
+            payment: None,
             open: None,
             status: None,
             agreement,

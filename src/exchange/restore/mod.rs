@@ -33,7 +33,7 @@ use crate::{
         checkpoint::{Checkpoint, epoch_of},
         entry, list, read, row_key,
     },
-    time::Timestamp,
+    time::{Timestamp, Zone},
 };
 
 pub use self::waiting::{Restorations, Restorer, WAITING, Waiting};
@@ -396,13 +396,16 @@ fn recovered_key(agreement: &AgreementId, sha256: &Sha256) -> Vec<u8> {
 
 /// What a receipt of ours that came back does to the agreement: what it spent is spent, what it ended is over.
 fn apply(agreement: &mut AgreementRow, receipt: &Receipt) {
+    // how much is not in the receipt: what is offered is the most that it can have been
+    let amount = agreement.source.as_ref().and_then(|pin| pin.extent).unwrap_or_default().once();
+    let zone = Zone::default();
     let closes = |open: Option<&ReleaseId>| open.is_some() && open == receipt.release.as_ref();
     match receipt.kind {
-        Kind::Released => agreement.releases += 1,
+        Kind::Released => agreement.releases.spend(amount, receipt.time, zone),
         Kind::Delivered if closes(agreement.open.as_ref().map(|open| &open.id)) => agreement.open = None,
         Kind::Used => {
             if let Some(action) = &receipt.action {
-                *agreement.uses.entry(action.clone()).or_default() += 1;
+                agreement.uses.entry(action.clone()).or_default().spend(amount, receipt.time, zone);
             }
         }
         Kind::Revoked => {

@@ -183,14 +183,17 @@ fn what_would_be_taken_and_ignored_is_refused() {
         (forbid("resource has owner"), vec!["has owner", "no such attribute"]),
         (forbid("1 == 2"), vec!["own.cedar:2:", "policy `p`"]),
         (forbid("context.purpose == \"a\u{202e}b\""), vec!["own.cedar:2:", "U+202E"]),
+        (forbid("context.algorithmus == \"x\""), vec!["policy `p`", "algorithmus"]),
+        (forbid("context has frequencyy"), vec!["has frequencyy", "did you mean `frequency`"]),
+        (forbid("context.frequency has minut"), vec!["has minut", "did you mean `minute`"]),
+        ("@id(\"p\") permit (principal, action == Action::\"selll\", resource);".into(), vec!["selll"]),
         (
-            forbid("context.algorithm == \"x\""),
-            vec!["policy `p`", "`context.algorithm`", "not available in this version"],
+            "@id(\"p\") @before(\"approve(x)\") permit (principal, action == Action::\"discover\", resource);".into(),
+            vec!["policy `p`", "@before", "`negotiate`, `release` or a use"],
         ),
-        (forbid("context has timeWindow"), vec!["`context.timeWindow`", "not available in this version"]),
         (
-            "@id(\"p\") permit (principal, action == Action::\"sell\", resource);".into(),
-            vec!["Action::\"sell\"", "not available in this version"],
+            "@id(\"p\") @after(\"notify\") permit (principal, action == Action::\"read\", resource);".into(),
+            vec!["policy `p`", "@after", "`release`"],
         ),
         (
             "@id(\"p\") permit (principal, action in [Action::\"release\", Action::\"relase\"], resource);".into(),

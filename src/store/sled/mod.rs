@@ -38,7 +38,7 @@ const CACHE: u64 = 32 << 20;
 
 /// Which format a store is in: one that an earlier build made is not read as if it were of this one.
 const FORMAT: &[u8] = b"\0format";
-const THIS_FORMAT: &[u8] = b"2";
+const THIS_FORMAT: &[u8] = b"3";
 /// Where the tables are listed: before all rows of ours.
 const TABLES: &[u8] = b"\0tables";
 /// How far the packs are named by rows.
