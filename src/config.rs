@@ -137,6 +137,8 @@ pub struct Policy {
     /// Obligations that hold for every release, whatever permit matched.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub floor: String,
+    /// Whether we, as a consumer, make no agreements with clauses that no machine sees to.
+    pub refuse_contract_only: bool,
     /// Where the days of policies begin, as a distance from UTC.
     pub zone: Zone,
 }

@@ -177,7 +177,8 @@ async fn agree(provider: &Party, consumer: &Party) -> anyhow::Result<AgreementId
 async fn fetch(consumer: &Party, agreement: &AgreementId, without_acknowledgement: bool) -> anyhow::Result<()> {
     let (sender, mut events) = mpsc::unbounded_channel();
     let (agreement, purpose) = (agreement.clone(), "research".to_owned());
-    let request = FetchRequest { agreement, purpose, without_acknowledgement, another: false };
+    let request =
+        FetchRequest { agreement, purpose, with: Default::default(), without_acknowledgement, another: false };
     consumer.node.exchange.fetch(request, sender).await;
     let mut last = None;
     while let Some(event) = events.recv().await {

@@ -5,18 +5,18 @@ use std::{
     net::IpAddr,
 };
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     agreement::{AgreementRow, PartyFacts, SubjectRow, Tally},
     id::ParticipantId,
     identity::Attributes,
     offer::{Extent, Offer},
     policy::{Action, Asked, Before, ContextFact, Decision, Facts, Money, Principal, Resource, Slice, Spent, Value},
+    protocol::extension::Software,
     time::Timestamp,
 };
 
 /// What is asked, and by whom.
+#[derive(Clone)]
 pub struct Question<'a> {
     /// discover, negotiate, release, or a use.
     pub action: Action,
@@ -50,24 +50,6 @@ pub struct Question<'a> {
     pub met: &'a BTreeSet<Before>,
     /// When.
     pub now: Timestamp,
-}
-
-/// The software that is to read the data: what a partner says of its own, or what the operator registered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Software {
-    /// Its id.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub application: String,
-    /// SHA-256 of the algorithm, in hex.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub algorithm: String,
-    /// Models that it runs, by id or hash.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub machine_learning_models: BTreeSet<String>,
-    /// Where it runs (TC609-6-2025-14 C.6): 01 usage control … 06 confidential computing.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub execution_env: String,
 }
 
 /// How data is handed over.

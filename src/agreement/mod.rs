@@ -6,12 +6,16 @@
 
 mod counters;
 mod decide;
+mod grounds;
+mod manifest;
 mod object;
 mod row;
 
 pub use counters::{SubjectRow, Tally, subject_key};
-pub use decide::{Delivery, Question, Software, decide, principal_of_partner, principal_of_party};
-pub use object::{Agreement, AgreementState, Enforcer, ManifestClause, PartyFacts, Status, manifest, verify};
+pub use decide::{Delivery, Question, decide, principal_of_partner, principal_of_party};
+pub use grounds::{ApprovalObject, ApprovalRow, ApprovalState, Approver, ConsentRow, DutyRow, SecondFactorRow};
+pub use manifest::{Enforcer, ManifestClause, duties, manifest};
+pub use object::{Agreement, AgreementState, PartyFacts, Status, verify};
 pub use row::{AgreementRow, KnownStatus, OpenRelease, PREFIX, Payment, SeriesSecret, SourcePin, key};
 
-pub use crate::offer::Extent;
+pub use crate::{offer::Extent, protocol::extension::Software};

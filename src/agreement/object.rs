@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agreement::ManifestClause,
     crypto::{
         VerifyingKey,
         jws::{self, Jws, Kid, Typ, Verified},
     },
     id::{AgreementId, DatasetId, OfferId, ParticipantId, Sha256},
     identity::Partner,
-    policy::{Clause, FactSource, Slice},
     time::Timestamp,
 };
 
@@ -37,7 +37,7 @@ pub struct Agreement {
     pub policy_sha256: Sha256,
     /// Who enforces which clause.
     pub manifest: Vec<ManifestClause>,
-    /// What has to be done later; none in this version.
+    /// What the consumer owes after releases, as it is written in the policies.
     pub duties: Vec<String>,
     /// SHA-256 of the secret from which both parties' series keys are derived.
     pub series_secret_sha256: Sha256,
@@ -103,62 +103,6 @@ impl PartyFacts {
             physical_address: attributes.physical_address,
         }
     }
-}
-
-/// One clause of the policy and who sees to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ManifestClause {
-    /// The policy's `@id`.
-    pub clause: String,
-    /// Who enforces it.
-    pub enforcer: Enforcer,
-    /// Facts in it that a party only says of itself.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub declared: Vec<String>,
-}
-
-/// Who enforces a clause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Enforcer {
-    /// The provider's connector, before the bytes leave.
-    #[serde(rename = "provider enforces")]
-    Provider,
-    /// The consumer's connector, which says so in receipts.
-    #[serde(rename = "consumer attests")]
-    Consumer,
-    /// Nobody's machine: a promise.
-    #[serde(rename = "contract only")]
-    Contract,
-}
-
-impl Enforcer {
-    /// The manifest's words.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Provider => "provider enforces",
-            Self::Consumer => "consumer attests",
-            Self::Contract => "contract only",
-        }
-    }
-}
-
-/// The manifest of a slice: clauses on the lifecycle are the provider's; those that also reach uses, the consumer's.
-pub fn manifest(slice: &Slice) -> Vec<ManifestClause> {
-    slice
-        .clauses()
-        .into_iter()
-        .map(|clause: Clause| ManifestClause {
-            enforcer: if clause.reaches_use() { Enforcer::Consumer } else { Enforcer::Provider },
-            declared: clause
-                .facts
-                .iter()
-                .filter(|(_, source)| *source == FactSource::Declared)
-                .map(|(fact, _)| fact.name().to_owned())
-                .collect(),
-            clause: clause.id,
-        })
-        .collect()
 }
 
 /// Checks a party's signature over an agreement.

@@ -3,6 +3,7 @@
 //! JSON in, JSON out; errors are problem details (RFC 9457) with our stable code. Owns no walk: every handler calls one.
 
 mod events;
+mod grounds;
 mod keeping;
 mod problem;
 mod processes;

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    agreement::AgreementRow,
-    api::{Api, Problem, events, keeping, processes, receipts},
+    agreement::{AgreementRow, Approver},
+    api::{Api, Problem, events, grounds, keeping, processes, receipts},
     error::Refusal,
     exchange::{Acting, CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReleaseId},
@@ -128,6 +128,16 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/transfers", get(processes::transfers).post(processes::transfer))
         .route("/v1/transfers/{pid}/{action}", post(processes::act_on_transfer))
         .route("/v1/pending", get(processes::pending))
+        .route("/v1/approvers", get(grounds::approvers).post(grounds::add_approver))
+        .route("/v1/approvers/{name}/remove", post(grounds::remove_approver))
+        .route("/v1/approvals", get(grounds::approvals))
+        .route("/v1/approvals/{id}/grant", post(grounds::grant_approval))
+        .route("/v1/approvals/{id}/refuse", post(grounds::refuse_approval))
+        .route("/v1/consents", get(grounds::consents).post(grounds::record_consent))
+        .route("/v1/consents/withdraw", post(grounds::withdraw_consent))
+        .route("/v1/second-factors", post(grounds::enrol))
+        .route("/v1/duties", get(grounds::duties))
+        .route("/v1/agreements/{id}/payment", post(grounds::record_payment))
         .route("/v1/events", get(events::follow))
         .route("/v1/agreements", get(agreements))
         .route("/v1/agreements/import", post(processes::import))
@@ -157,8 +167,28 @@ async fn guard(By(api): By, mut request: Request, next: Next) -> Response {
             request.extensions_mut().insert(role);
             next.run(request).await
         }
+        Err(refusal) if refusal.is("unauthenticated") => match approver(&api, approvers_token(&request)).await {
+            Some(approver) => {
+                request.extensions_mut().insert(approver);
+                next.run(request).await
+            }
+            None => Problem(refusal).into_response(),
+        },
         Err(refusal) => Problem(refusal).into_response(),
     }
+}
+
+/// Whose token it is, where it is an approver's and asks for nothing but approvals.
+async fn approver(api: &Api, token: Option<String>) -> Option<Approver> {
+    api.exchange.approver_of(&token?).await.ok()?
+}
+
+fn approvers_token(request: &Request) -> Option<String> {
+    let path = request.uri().path();
+    if path != "/v1/approvals" && !path.starts_with("/v1/approvals/") {
+        return None;
+    }
+    request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::to_owned)
 }
 
 /// Who asks, by name: declared.

@@ -30,13 +30,18 @@ pub fn connect(home: &Path) -> anyhow::Result<Client> {
 
 /// The same, with the token in this file of the home.
 pub fn connect_as(home: &Path, token: &str) -> anyhow::Result<Client> {
+    connect_with(home, &home.join(token))
+}
+
+/// The same, with the token in this file.
+pub fn connect_with(home: &Path, token: &Path) -> anyhow::Result<Client> {
     if !home.join(crate::config::FILE).exists() {
         bail!("{} is no home of a connector: make one with `counterseal --home {0} init`", home.display());
     }
     let Some(running) = Running::load(home) else {
         bail!("not running: start it with `counterseal --home {} serve`", home.display());
     };
-    let token = std::fs::read_to_string(home.join(token)).with_context(|| format!("{token} can't be read"))?;
+    let token = std::fs::read_to_string(token).with_context(|| format!("{} can't be read", token.display()))?;
     Ok(Client { http: loopback()?, base: format!("http://{}", running.management), token: token.trim().to_owned() })
 }
 

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod events;
 mod fetch;
+mod grounds;
 mod init;
 mod key;
 mod output;
@@ -79,6 +80,21 @@ enum Command {
     /// Agreements: list, import, approve, revoke.
     #[command(subcommand)]
     Agreement(remote::Agreement),
+    /// Who may approve: add, list, remove.
+    #[command(subcommand)]
+    Approver(grounds::ApproverCommand),
+    /// Requests that wait for an approval: list, grant, refuse.
+    #[command(subcommand)]
+    Approval(grounds::ApprovalCommand),
+    /// Consents of the persons that data is about: record, withdraw, list.
+    #[command(subcommand)]
+    Consent(grounds::ConsentCommand),
+    /// Second factors of acting persons: enrol.
+    #[command(subcommand)]
+    SecondFactor(grounds::SecondFactorCommand),
+    /// What is owed after releases, and what is overdue.
+    #[command(subcommand)]
+    Duty(grounds::DutyCommand),
     /// Get one release of an agreement's data into the vault, sealed.
     Fetch(fetch::Fetch),
     /// Read a copy in the vault, if the agreement's policy allows it.
@@ -183,6 +199,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Catalog(args) => remote::catalog(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Negotiate(args) => remote::negotiate(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Agreement(command) => remote::agreement(&home, command, &out).await.map(|()| done),
+        Command::Approver(command) => grounds::approver(&home, command, &out).await.map(|()| done),
+        Command::Approval(command) => grounds::approval(&home, command, &out).await.map(|()| done),
+        Command::Consent(command) => grounds::consent(&home, command, &out).await.map(|()| done),
+        Command::SecondFactor(command) => grounds::second_factor(&home, command, &out).await.map(|()| done),
+        Command::Duty(command) => grounds::duty(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Events(args) => events::run(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Pending(command) => pending::pending(&client::connect(&home)?, command, &out).await.map(|()| done),
         Command::Transfer(command) => pending::transfer(&client::connect(&home)?, command, &out).await.map(|()| done),

@@ -114,6 +114,9 @@ pub struct Negotiate {
 /// Agreements.
 #[derive(Debug, Subcommand)]
 pub enum Agreement {
+    /// Put a payment for one on record (a steward's act); policies look at it by payAmount and payReference.
+    #[command(after_help = "Example:\n  counterseal agreement payment <id> --amount 100.00 --reference 2026-0117")]
+    Payment(super::grounds::PaymentArgs),
     /// Show them.
     List,
     /// Bring in one that was concluded elsewhere, on a platform or on paper.
@@ -305,6 +308,7 @@ pub async fn agreement(home: &Path, command: Agreement, out: &Output) -> anyhow:
     match command {
         Agreement::Import { file } => pending::import(client, &file, out).await?,
         Agreement::Approve { id } => pending::approve(&connect_as(home, STEWARD)?, &id, out).await?,
+        Agreement::Payment(args) => super::grounds::payment(home, args, out).await?,
         Agreement::List => {
             let answer = client.get("/v1/agreements").await?;
             out.show(&answer, |agreements| rows(agreements, &["id", "dataset", "side", "peer", "state", "releases"]));

@@ -240,7 +240,7 @@ impl Sending {
                 self.bytes += data.len() as u64;
                 Ok(Some(Bytes::from(data)))
             }
-            Some(Ok(Block::End)) => {
+            Some(Ok(Block::End(_))) => {
                 self.over = true;
                 let sha256 = self.hasher.clone().finish();
                 self.door

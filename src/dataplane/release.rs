@@ -10,7 +10,8 @@ use crate::{
     },
     error::Refusal,
     id::{AgreementId, OfferId, ParticipantId, Pid, ReleaseId, RequestId, Sha256, SnapshotId},
-    policy::{Columns, Obligations},
+    offer::Extent,
+    policy::{Amount, Columns, Duties, Obligations},
     receipt::{Segment, row_key},
     time::Timestamp,
     transform::HashKey,
@@ -47,6 +48,14 @@ pub struct ReleaseRow {
     pub columns: Columns,
     /// What is done to the bytes.
     pub obligations: Obligations,
+    /// What the consumer owes afterwards.
+    #[serde(default, skip_serializing_if = "Duties::is_empty")]
+    pub duties: Duties,
+    /// What it spent when it was opened: the most that it can be.
+    #[serde(default)]
+    pub reserved: Amount,
+    /// When that was.
+    pub reserved_at: Timestamp,
     /// The `released` receipt.
     pub released: Jws,
     /// Where it stands.
@@ -118,6 +127,9 @@ pub struct SentBody {
     pub records: u64,
     /// Whether it holds the final record.
     pub last: bool,
+    /// How much plaintext the whole release has, where this body holds its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Extent>,
 }
 
 /// Where the bodies of a release lie.
@@ -191,6 +203,7 @@ mod tests {
             from,
             records,
             last,
+            plain: None,
         }
     }
 

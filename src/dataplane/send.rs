@@ -33,6 +33,7 @@ use crate::{
     id::{ReleaseId, Sha256},
     identity::{Keys, Peers},
     net::ConnectionInfo,
+    offer::Extent,
     protocol::Caller,
     receipt::{Commit, Committer, Segment, read},
     source::{Opened, Roots},
@@ -251,6 +252,7 @@ async fn keep_prefix(parts: &Parts, release: &ReleaseRow, from: u64) -> Result<(
                     from: body.from,
                     records: point.records,
                     last: false,
+                    plain: None,
                 })
             })
             .ok_or_else(lost)?
@@ -337,8 +339,8 @@ struct Sending {
 pub enum Block {
     /// [`RECORD_PLAIN`] bytes, or fewer at the end.
     Data(Vec<u8>),
-    /// All was produced, and the source is still the one that was opened.
-    End,
+    /// All was produced, this much, and the source is still the one that was opened.
+    End(Extent),
 }
 
 pub(super) struct StopOnDrop(pub(super) Arc<AtomicBool>);
@@ -373,7 +375,7 @@ impl Sending {
                         return self.seal(record, false).map(Some);
                     }
                 }
-                Some(Ok(Block::End)) => {
+                Some(Ok(Block::End(plain))) => {
                     let record = self.pending.take().unwrap_or_default();
                     let bytes = self.seal(record, true)?;
                     self.over = true;
@@ -386,6 +388,7 @@ impl Sending {
                         from: self.body.from,
                         records: self.records,
                         last: true,
+                        plain: Some(plain),
                     };
                     // known to us before the consumer can acknowledge it
                     commit_body(&self.parts, &self.release, &sent).await?;
@@ -429,11 +432,15 @@ pub(super) fn produce(
                 block: Vec::with_capacity(RECORD_PLAIN + 32),
                 sender: &sender,
             };
-            plan.run(file, &mut out, &|| stopped.load(Ordering::Relaxed)).map_err(io::Error::other)?;
+            let whole = plan.is_identity();
+            let outcome = plan.run(file, &mut out, &|| stopped.load(Ordering::Relaxed)).map_err(io::Error::other)?;
             out.flush_last()?;
-            opened.unchanged().map_err(io::Error::other)
+            opened.unchanged().map_err(io::Error::other)?;
+            // what is copied as it is was not counted
+            let records = (!whole).then_some(outcome.records);
+            Ok(Block::End(Extent { bytes: outcome.bytes, records }))
         })();
-        let _ = sender.blocking_send(result.map(|()| Block::End));
+        let _ = sender.blocking_send(result);
     });
     receiver
 }

@@ -1,6 +1,6 @@
 //! Fetch: the consumer's side of a release, from asking to a sealed copy whose key it holds.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -31,6 +31,7 @@ use crate::{
         BASE, Party,
         extension::{
             self, Acknowledgement, AcknowledgementRequest, KeyAnswer, OutcomeRequest, ReleaseAnswer, ReleaseRequest,
+            Software,
         },
         message,
     },
@@ -49,12 +50,48 @@ pub struct FetchRequest {
     pub agreement: AgreementId,
     /// What for.
     pub purpose: String,
+    /// Which part, with what, and what was done first.
+    #[serde(default, flatten)]
+    pub with: With,
     /// Stop before the acknowledgement: to see what a consumer gets that never acknowledges.
     #[serde(default)]
     pub without_acknowledgement: bool,
     /// Ask for another release, even if one was begun and is not over.
     #[serde(default)]
     pub another: bool,
+}
+
+/// What a request asks for besides a purpose, and what it shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct With {
+    /// Only these columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields: Option<BTreeSet<String>>,
+    /// Only these rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// What is to read the data, as we declare it.
+    #[serde(skip_serializing_if = "Software::is_empty")]
+    pub software: Software,
+    /// Statements that we accept, word for word.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub accepts: BTreeSet<String>,
+    /// The acting person, as enrolled with the provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+    /// The person's one-time code. Kept nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// What a copy is asked for with, kept until it is released.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AskedFor {
+    purpose: String,
+    #[serde(flatten)]
+    with: With,
 }
 
 /// How a fetch goes on.
@@ -140,8 +177,10 @@ impl Exchange {
                 .clone()
                 .ok_or_else(|| Refusal::new("transfer-pending", "the transfer start named no data address"))?;
             let token = self.kept_token(&endpoint)?;
-            let answer = match self.ask_release(&peer, &endpoint.url, &token, copy.value()).await {
+            let answer = match self.ask_release(&peer, &endpoint.url, &token, copy.value(), request).await {
                 Ok(answer) => answer,
+                // it waits: the same request is made again when what has to come first is done
+                Err(refusal) if refusal.is("release-conditional") => return Err(refusal),
                 // nothing was released: there is nothing to go on with
                 Err(refusal) if copy.value().release.is_none() => return self.abandon(copy, refusal).await,
                 Err(refusal) => return Err(refusal),
@@ -233,7 +272,7 @@ impl Exchange {
         };
         let fresh = read::<CopyRow>(&*self.store, &vault::key(&id)).await.map_err(refuse("store-unreadable"))?;
         let mut commit = Commit::new();
-        commit.content(vault::purpose_key(&id), request.purpose.clone().into_bytes());
+        commit.content(vault::purpose_key(&id), request.kept()?);
         self.keep(Held { row: fresh, value: row.clone() }, row, commit).await
     }
 
@@ -246,16 +285,37 @@ impl Exchange {
         Err(refusal)
     }
 
-    async fn ask_release(&self, peer: &Peer, url: &str, token: &str, copy: &CopyRow) -> Result<ReleaseAnswer, Refusal> {
+    async fn ask_release(
+        &self,
+        peer: &Peer,
+        url: &str,
+        token: &str,
+        copy: &CopyRow,
+        request: &FetchRequest,
+    ) -> Result<ReleaseAnswer, Refusal> {
         // repeated for a release that is there, it says nothing any more
-        let purpose = self.store.get(&vault::purpose_key(&copy.id)).await.map_err(refuse("store-unreadable"))?;
+        let asked = if copy.release.is_none() { request.kept()? } else { b"{}".to_vec() };
+        if copy.release.is_none() {
+            let mut commit = Commit::new();
+            commit.content(vault::purpose_key(&copy.id), asked.clone());
+            self.commit(commit).await?;
+        }
+        let AskedFor { purpose, with } = serde_json::from_slice(&asked).map_err(refuse("internal"))?;
         let body = serde_json::to_vec(&ReleaseRequest {
             request_id: copy.request.clone(),
-            purpose: String::from_utf8_lossy(&purpose.unwrap_or_default()).into_owned(),
-            action: None,
+            purpose,
+            fields: with.fields,
+            filter: with.filter,
+            software: with.software,
+            accepts: with.accepts,
+            person: with.person,
+            code: request.with.code.clone(),
         })
         .map_err(refuse("internal"))?;
         let answer = self.ask(peer, reqwest::Method::POST, url, Some(&format!("Bearer {token}")), Some(&body)).await?;
+        if answer.status == 202 {
+            return Err(extension::refusal_from(answer.status, &answer.body));
+        }
         parsed(&answer)
     }
 
@@ -360,7 +420,7 @@ impl Exchange {
             .and_then(|jws| crate::receipt::verify(jws, &peer.did, |kid| self.peers.verifying_key(kid)).ok());
         if delivered.receipt.refers != row.acknowledgement.as_ref().map(Jws::sha256)
             || promised.is_none()
-            || promised != released.and_then(|receipt| receipt.payload().key_sha256)
+            || promised != released.as_ref().and_then(|receipt| receipt.payload().key_sha256)
         {
             return Err(Refusal::new(
                 "receipt-mismatch",
@@ -411,6 +471,10 @@ impl Exchange {
         own.reason = reason;
         let outcome = self.agreement_receipt(&mut commit, agreement, own)?;
         self.keep_half(&mut commit, &delivered)?;
+        if let (CopyState::Held, Some(release), Some(released)) = (row.state, &row.release, &released) {
+            let duties = self.duties_of(agreement, released.payload())?;
+            self.begin_duties(&mut commit, agreement, release, released.sha256(), duties)?;
+        }
         if let Some(release) = &row.release {
             let body =
                 serde_json::to_value(OutcomeRequest { outcome: unplaced(outcome) }).map_err(refuse("internal"))?;
@@ -466,6 +530,14 @@ impl Exchange {
         let committed = self.commit(commit).await?;
         let row = Row { key: copy.row.key, version: committed.version, value: Some(value.clone()) };
         Ok(Held { row, value })
+    }
+}
+
+impl FetchRequest {
+    /// What is kept of it until there is a release: without the code.
+    fn kept(&self) -> Result<Vec<u8>, Refusal> {
+        let with = With { code: None, ..self.with.clone() };
+        serde_json::to_vec(&AskedFor { purpose: self.purpose.clone(), with }).map_err(refuse("internal"))
     }
 }
 

@@ -212,7 +212,7 @@ impl Exchange {
             consumer,
             policy_sha256: slice.sha256(),
             manifest: manifest(slice),
-            duties: Vec::new(),
+            duties: agreement::duties(slice),
             series_secret_sha256: secret.sha256(),
             freshness_seconds: offer.freshness_seconds,
             valid_from: offer.valid_from,

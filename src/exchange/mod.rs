@@ -7,8 +7,11 @@
 //!
 //! Owns negotiations, transfers and the outbox. Does not own bytes (`dataplane`, `vault`) or decisions (`agreement`).
 
+mod approve;
 mod backup;
+mod before;
 mod catalog;
+mod duty;
 mod erase;
 mod events;
 mod export;
@@ -80,11 +83,13 @@ use crate::{
 };
 
 pub use self::{
+    approve::{ConsentBody, Enrolment, NewApprover, PaymentBody},
     backup::{Backup, read_backup},
     catalog::{CatalogItem, Discoveries, RemoteOffer},
+    duty::DutyView,
     erase::Erasure,
     events::Event,
-    fetch::{FetchEvent, FetchRequest},
+    fetch::{FetchEvent, FetchRequest, With},
     foreign::{ForeignPeer, ForeignView},
     import::Imported,
     negotiate::{NegotiationAction, NegotiationRequest, NegotiationView},

@@ -5,13 +5,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::{
+    agreement::{Enforcer, manifest},
     crypto::jws,
     error::Refusal,
     exchange::{Exchange, refuse},
     id::{Did, OfferId, Sha256, SnapshotId},
     offer::{
-        self, Audience, DatasetDescription, Distribution, Extent, Offer, OfferFile, OfferRow, OfferedPolicy,
-        SignedOffer,
+        self, Audience, ContractOnly, DatasetDescription, Distribution, Extent, Offer, OfferFile, OfferRow,
+        OfferedPolicy, SignedOffer,
     },
     policy::{self, Columns, PolicySource, Slice},
     receipt::{Commit, Kind, Row, read},
@@ -43,6 +44,30 @@ pub(super) struct Looked {
     pub extent: Extent,
 }
 
+/// Whether an offer's clauses have the owners that the steward wants them to have.
+fn check_enforced(slice: &Slice, contract_only: ContractOnly, plain: bool) -> Result<(), Refusal> {
+    for clause in manifest(slice) {
+        let (id, part) = (&clause.clause, &clause.part);
+        if contract_only == ContractOnly::Refuse && clause.enforcer == Enforcer::Contract {
+            return Err(Refusal::new(
+                "policy-contract-only",
+                format!(
+                    "policy `{id}`: {part}: no machine sees to this, and the offer wants none of that (policy.contract_only)"
+                ),
+            ));
+        }
+        if plain && clause.enforcer != Enforcer::Provider {
+            return Err(Refusal::new(
+                "policy-not-enforced",
+                format!(
+                    "policy `{id}`: {part}: a foreign connector doesn't enforce this; leave it out for them, or say audience.plain_unenforced = true"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Exchange {
     /// Publishes the offer that a file describes; under a known id, its next version.
     pub async fn publish(&self, file: &Path) -> Result<Published, Refusal> {
@@ -59,7 +84,8 @@ impl Exchange {
             &columns,
         )
         .map_err(refuse("policy-invalid"))?;
-        let Audience { sealed_for: audience, plain } = file.audience.unwrap_or_default();
+        let Audience { sealed_for: audience, plain, plain_unenforced } = file.audience.unwrap_or_default();
+        check_enforced(&slice, file.policy.contract_only, plain && !plain_unenforced)?;
         if plain && !audience.is_empty() {
             return Err(Refusal::new(
                 "offer-file",

@@ -165,7 +165,7 @@ fn bytes(
                 drop(sent);
                 Ok(Some((bytes::Bytes::from(data), (blocks, progress))))
             }
-            Block::End => {
+            Block::End(_) => {
                 sent.2 = true;
                 Ok(None)
             }

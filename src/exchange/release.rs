@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    agreement::{AgreementRow, OpenRelease, Question, decide, principal_of_partner},
+    agreement::{AgreementRow, Extent, OpenRelease, Question, SubjectRow, principal_of_partner, subject_key},
     crypto::{
         RandomExt,
         ece::Keying,
@@ -13,11 +13,15 @@ use crate::{
     },
     dataplane::{Grant, ReleaseRow, ReleaseState, SentBody, bodies_prefix, check_segments},
     error::Refusal,
-    exchange::{Exchange, address, refuse, retry},
+    exchange::{
+        Exchange, address,
+        before::{Asking, Shown},
+        refuse, retry,
+    },
     id::{ParticipantId, ReleaseId},
     identity::Peer,
     offer::Offer,
-    policy::{Action, Decision, Verdict},
+    policy::{Action, Amount, Asked, Decision, Obligations, Verdict},
     protocol::{
         Party,
         extension::{
@@ -29,6 +33,8 @@ use crate::{
 
 /// Longest purpose that is taken, in bytes.
 const MAX_PURPOSE: usize = 1024;
+/// Most models or statements in a request.
+const MAX_LISTED: usize = 32;
 /// The content type of the keying material's JWE.
 pub(super) const KEY_CTY: &str = "counterseal-key";
 
@@ -41,9 +47,7 @@ impl Exchange {
         grant: &Grant,
         request: ReleaseRequest,
     ) -> Result<ReleaseAnswer, Refusal> {
-        if request.purpose.len() > MAX_PURPOSE {
-            return Err(Refusal::new("purpose-too-long", format!("a purpose has at most {MAX_PURPOSE} bytes")));
-        }
+        bounded(&request)?;
         retry!(self.release_once(peer, remote, grant, &request))
     }
 
@@ -80,24 +84,57 @@ impl Exchange {
         }
         let offer = self.agreed_offer(&agreement)?;
         let slice = self.agreed_slice(&agreement, &offer)?;
-        let decision = decide(
-            &slice,
-            &Question {
+        let partner = self.peer(peer)?;
+        let columns = &offer.dataset.columns;
+        let asked = Asked { fields: request.fields.clone(), filter: request.filter.clone() };
+        if let Err(wrong) = asked.fields(columns).map(|_| ()).and_then(|()| asked.filter(columns).map(|_| ())) {
+            let refusal = Refusal::new(wrong.code(), wrong.to_string());
+            return self.deny(&agreement, peer, grant, None, refusal).await;
+        }
+        let subject_key = subject_key(peer, &offer.dataset.id);
+        let subject = read::<SubjectRow>(&*self.store, &subject_key).await.map_err(refuse("store-unreadable"))?;
+        let mut tallies = subject.value.clone().unwrap_or_default();
+        let pinned = agreement.source.as_ref().map(|pin| pin.snapshot.to_string()).unwrap_or_default();
+        let asking = Asking {
+            slice: &slice,
+            question: Question {
+                site: partner.attributes.physical_address.as_deref(),
                 agreement: Some(&agreement),
                 purpose: Some(&request.purpose),
                 address: address(remote),
-                ..Question::new(
-                    Action::Release,
-                    principal_of_partner(peer.clone(), &self.peer(peer)?.attributes),
-                    &offer,
-                    now,
-                )
+                software: &request.software,
+                asked: &asked,
+                extent: agreement.source.as_ref().and_then(|pin| pin.extent),
+                subject: Some(&tallies),
+                ..Question::new(Action::Release, principal_of_partner(peer.clone(), &partner.attributes), &offer, now)
             },
-        );
+            agreement: &agreement,
+            snapshot: pinned,
+            request: request.request_id.as_str().to_owned(),
+            spent_records: agreement.releases.total.records,
+            shown: Shown {
+                accepts: Some(&request.accepts),
+                person: request.person.as_deref(),
+                code: request.code.as_deref(),
+            },
+        };
+        let (decision, grounds) = self.decide_on_grounds(&asking).await?;
+        if decision.verdict == Verdict::Conditional {
+            let mut receipt = self.receipt(Kind::Conditional, Some(&agreement));
+            receipt.transfer = Some(grant.transfer.clone());
+            return self.hold(&asking, &decision, &grounds, receipt).await;
+        }
         if decision.verdict != Verdict::Allow {
             let refusal = decision.reason.clone().unwrap_or_else(no_reason);
             return self.deny(&agreement, peer, grant, Some((&decision, &request.purpose)), refusal).await;
         }
+        let obligations = match decision.obligations.clone().for_request(&asked, columns, asking.spent_records) {
+            Ok(obligations) => obligations,
+            Err(wrong) => {
+                let refusal = Refusal::new(wrong.code(), wrong.to_string());
+                return self.deny(&agreement, peer, grant, Some((&decision, &request.purpose)), refusal).await;
+            }
+        };
         let Some(pin) = agreement.source.clone() else {
             return Err(Refusal::new("source-unavailable", "the agreement names no source of ours"));
         };
@@ -132,7 +169,13 @@ impl Exchange {
         self.record_decision(&mut commit, &mut receipt, &decision);
         self.record_commitment(&mut commit, &mut receipt, "purpose", request.purpose.as_bytes());
         receipt.action = Some(Action::Release.as_str().to_owned());
-        receipt.obligations_sha256 = Some(decision.obligations.sha256());
+        receipt.obligations_sha256 = Some(obligations.sha256());
+        if let Some(filter) = &request.filter {
+            self.record_commitment(&mut commit, &mut receipt, "filter", filter.as_bytes());
+        }
+        if let Some(person) = &request.person {
+            self.record_commitment(&mut commit, &mut receipt, "person", person.as_bytes());
+        }
         receipt.snapshot = Some(pin.snapshot);
         receipt.key_sha256 = Some(Keying::derive(&self.keys.release, id.as_str()).hash());
         let released = self.agreement_receipt(&mut commit, &agreement, receipt)?;
@@ -147,7 +190,10 @@ impl Exchange {
             format: pin.format,
             snapshot: pin.snapshot,
             columns: offer.dataset.columns.clone(),
-            obligations: decision.obligations.clone(),
+            duties: decision.duties,
+            reserved: reserved(pin.extent.unwrap_or_default(), &obligations),
+            reserved_at: now,
+            obligations,
             released,
             state: ReleaseState::Open,
             deadline,
@@ -155,7 +201,10 @@ impl Exchange {
             delivered: None,
         };
         let mut spent = agreement.clone();
-        spent.releases.spend(pin.extent.unwrap_or_default().once(), now, offer.policy.zone);
+        spent.releases.spend(next.reserved, now, offer.policy.zone);
+        tallies.entry(Action::Release.as_str().to_owned()).or_default().spend(next.reserved, now, offer.policy.zone);
+        commit.put(&subject, &tallies).map_err(refuse("internal"))?;
+        grounds.spend(&mut commit)?;
         spent.open = Some(OpenRelease { id: id.clone(), deadline, lapsed: false });
         commit.put(&row, &spent).map_err(refuse("internal"))?;
         commit.put_new(ReleaseRow::key(&id), &next).map_err(refuse("internal"))?;
@@ -275,7 +324,7 @@ impl Exchange {
         receipt.key_sha256 = Some(release.keying(&self.keys.release).hash());
         receipt.payload = Some(Payload {
             bytes: body.segments.iter().map(|segment| segment.bytes).sum(),
-            records: None,
+            records: sent.iter().rev().find_map(|body| body.plain?.records),
             segments: body.segments.clone(),
         });
         let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
@@ -287,6 +336,7 @@ impl Exchange {
             number: None,
             proof: None,
         });
+        self.begin_duties(&mut commit, &agreement, id, release.released.sha256(), release.duties)?;
         let mut next = release.clone();
         next.state = ReleaseState::Delivered;
         next.delivered = Some(crate::dataplane::Delivered {
@@ -294,13 +344,23 @@ impl Exchange {
             one_time_key: body.one_time_key,
             receipt: jws,
         });
-        if agreement.open.as_ref().is_some_and(|open| open.id == *id) {
-            let mut freed = agreement.clone();
-            freed.open = None;
-            commit.put(&agreement_row, &freed).map_err(refuse("internal"))?;
-        } else {
-            commit.expect(&agreement_row);
+        let mut settled = agreement.clone();
+        if settled.open.as_ref().is_some_and(|open| open.id == *id) {
+            settled.open = None;
         }
+        if let Some(actual) = sent.iter().rev().find_map(|body| body.plain) {
+            let zone = self.agreed_offer(&agreement)?.policy.zone;
+            let subject_key = subject_key(peer, &agreement.agreement.dataset);
+            let subject = read::<SubjectRow>(&*self.store, &subject_key).await.map_err(refuse("store-unreadable"))?;
+            let (reserved, when) = (release.reserved, release.reserved_at);
+            let records = actual.records.unwrap_or(reserved.records);
+            let actual = Amount { count: 1, records, bytes: actual.bytes };
+            settled.releases.settle(reserved, actual, when, zone);
+            let mut tallies = subject.value.clone().unwrap_or_default();
+            tallies.entry(Action::Release.as_str().to_owned()).or_default().settle(reserved, actual, when, zone);
+            commit.put(&subject, &tallies).map_err(refuse("internal"))?;
+        }
+        commit.put(&agreement_row, &settled).map_err(refuse("internal"))?;
         commit.put(&row, &next).map_err(refuse("internal"))?;
         self.commit(commit).await?;
         self.dataplane.forget(id);
@@ -465,6 +525,35 @@ impl Exchange {
         self.dataplane.forget(id);
         Ok(())
     }
+}
+
+/// Bounds on what a peer may send along.
+fn bounded(request: &ReleaseRequest) -> Result<(), Refusal> {
+    let too_long =
+        |what: &str, most: usize| Refusal::new("purpose-too-long", format!("{what} has at most {most} bytes"));
+    if request.purpose.len() > MAX_PURPOSE {
+        return Err(too_long("a purpose", MAX_PURPOSE));
+    }
+    let software = &request.software;
+    let models = &software.machine_learning_models;
+    let texts = [&software.application, &software.algorithm, &software.execution_env]
+        .into_iter()
+        .chain(models)
+        .chain(&request.accepts)
+        .chain(request.person.iter().chain(&request.code));
+    if models.len() > MAX_LISTED || request.accepts.len() > MAX_LISTED {
+        return Err(too_long("a list", MAX_LISTED));
+    }
+    if let Some(long) = texts.into_iter().find(|text| text.len() > MAX_PURPOSE) {
+        return Err(too_long(&long.chars().take(20).collect::<String>(), MAX_PURPOSE));
+    }
+    Ok(())
+}
+
+/// What a release spends until it is acknowledged: the most that it can be.
+fn reserved(extent: Extent, obligations: &Obligations) -> Amount {
+    let limit = obligations.limit.unwrap_or(u64::MAX);
+    Amount { count: 1, records: extent.records.unwrap_or(0).min(limit), bytes: extent.bytes }
 }
 
 fn no_open_release(agreement: &AgreementRow) -> Result<(), Refusal> {

@@ -12,12 +12,11 @@ use crate::{
         extension::{Half, HalvesRequest, StatusAnswer},
     },
     receipt::{Commit, Kind, Receipt, read},
-    vault::{CopyRow, CopyState},
 };
 use std::time::Duration;
 
 /// Kinds whose halves are sent on their own.
-const TOLD: &[Kind] = &[Kind::Used, Kind::Deleted, Kind::Revoked];
+const TOLD: &[Kind] = &[Kind::Used, Kind::Deleted, Kind::Revoked, Kind::Reported];
 
 impl Exchange {
     // === the provider ===
@@ -123,6 +122,9 @@ impl Exchange {
                 return Err(unknown());
             }
             let receipt = retry!(self.take_half(&agreement, peer, &half))?;
+            if !consumes(&agreement) {
+                self.duty_done(&receipt).await?;
+            }
             if receipt.kind == Kind::Revoked && consumes(&agreement) {
                 let why =
                     receipt.reason.unwrap_or_else(|| Refusal::new("agreement-revoked", "the provider gave no reason"));
@@ -154,24 +156,12 @@ impl Exchange {
     async fn end_agreement(&self, id: &AgreementId, state: AgreementState, why: Refusal) -> Result<(), Refusal> {
         retry!(self.mark_ended(id, state, &why))?;
         for copy in self.copies(Some(id)).await? {
-            // once more for those that are: a key may have come while it went
-            self.vault.destroy(&copy.value().id).map_err(refuse("vault-unreadable"))?;
-            if matches!(copy.value().state, CopyState::Destroyed) {
-                continue;
-            }
             let (_, agreement) = self.agreement(id).await?;
-            let row = CopyRow { state: CopyState::Destroyed, ..copy.value().clone() };
-            let mut commit = Commit::new();
-            let mut receipt = self.receipt(Kind::Deleted, Some(&agreement));
-            receipt.release.clone_from(&row.release);
-            receipt.refers = row.released.as_ref().map(jws::Jws::sha256);
-            receipt.reason = Some(Refusal::new(
+            let why = Refusal::new(
                 "key-destroyed",
                 "the keying material of this copy was overwritten and removed; what remains is ciphertext",
-            ));
-            let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
-            self.tell_half(&mut commit, &agreement, &row.transfer, Kind::Deleted, jws)?;
-            self.keep(copy, row, commit).await?;
+            );
+            self.destroy_copy(&agreement, copy, why).await?;
         }
         Ok(())
     }

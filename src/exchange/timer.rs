@@ -15,6 +15,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between looks at agreements that have run out.
 const ENDS: u32 = 5;
+/// Ticks between looks at what is owed after releases.
+const DUTIES: u32 = 2;
 /// Ticks between looks at steps that wait for people.
 const PENDING: u32 = 5;
 /// Ticks between looks at processes that have not moved for long.
@@ -51,6 +53,16 @@ impl Timer {
                 && let Err(refusal) = self.0.finish_ended().await
             {
                 tracing::error!(%refusal, "agreements could not be ended");
+            }
+            if ticks.is_multiple_of(DUTIES)
+                && let Err(refusal) = self.0.do_duties().await
+            {
+                tracing::error!(%refusal, "duties could not be looked at");
+            }
+            if ticks.is_multiple_of(PRUNE)
+                && let Err(refusal) = self.0.forget_approvals().await
+            {
+                tracing::error!(%refusal, "approvals that nobody used could not be forgotten");
             }
             if ticks.is_multiple_of(PENDING)
                 && let Err(refusal) = self.0.expire_pending().await

@@ -122,9 +122,23 @@ pub struct PolicySection {
     /// Obligations that hold whatever permit matched.
     #[serde(default)]
     pub floor: String,
+    /// Whether clauses that no machine sees to (`contract only` in the manifest) may be in it: `allow` or `refuse`.
+    #[serde(default)]
+    pub contract_only: ContractOnly,
     /// Where the policy's days begin, as in `+08:00`; default: the connector's `policy.zone`.
     #[serde(default)]
     pub zone: Option<Zone>,
+}
+
+/// What an offer thinks of clauses that no machine sees to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContractOnly {
+    /// They are listed in the manifest.
+    #[default]
+    Allow,
+    /// The offer isn't published with one.
+    Refuse,
 }
 
 /// `[audience]`
@@ -137,6 +151,9 @@ pub struct Audience {
     /// Whether foreign connectors, which present a token, may have it too: unsealed, with receipts that only we sign.
     #[serde(default)]
     pub plain: bool,
+    /// Whether foreign connectors may have it although not all of its clauses are enforced before the bytes leave.
+    #[serde(default)]
+    pub plain_unenforced: bool,
 }
 
 fn csv() -> String {

@@ -53,6 +53,10 @@ pub struct Clause {
     pub parts: Vec<Part>,
     /// The actions that it may apply to.
     pub actions: BTreeSet<Action>,
+    /// Whether its scope names uses, one by one or as a group.
+    pub names_uses: bool,
+    /// Whether it has conditions besides its scope.
+    pub conditional: bool,
     /// The facts that it mentions, and who vouches for each.
     pub facts: Vec<(ContextFact, FactSource)>,
     /// The participant's attributes that it mentions; the provider's operator vouches for each, at pairing.
@@ -90,6 +94,8 @@ pub(super) struct Compiled {
     pub before: Vec<Before>,
     pub after: Vec<After>,
     parts: Vec<Part>,
+    names_uses: bool,
+    conditional: bool,
     text: String,
 }
 
@@ -99,6 +105,7 @@ pub struct Slice {
     pub(super) set: PolicySet,
     pub(super) policies: BTreeMap<String, Compiled>,
     pub(super) floors: Vec<Obligation>,
+    floor_texts: Vec<(&'static str, String)>,
     mentions: HashMap<Action, BTreeSet<ContextFact>>,
     named: BTreeSet<String>,
     sha256: Sha256,
@@ -175,9 +182,10 @@ impl Slice {
             }
         }
         validate(&set, &origin)?;
-        let mut floors = Vec::new();
+        let (mut floors, mut floor_texts) = (Vec::new(), Vec::new());
         for (place, text) in [("the offer's floor", floor), ("the connector's floor", connector_floor)] {
             if !text.trim().is_empty() {
+                floor_texts.push((place, text.trim().to_owned()));
                 floors.extend(
                     parse::obligations(text, columns)
                         .map_err(|error| PolicyError::Obligation { place: place.to_owned(), error })?,
@@ -189,7 +197,7 @@ impl Slice {
             "schema": schema_sha256(),
         });
         let sha256 = sha256(&canonical_json(&content).map_err(|error| PolicyError::Schema(error.to_string()))?);
-        Ok(Self { set, policies, floors, mentions, named, sha256 })
+        Ok(Self { set, policies, floors, floor_texts, mentions, named, sha256 })
     }
 
     /// The facts that a decision on this action needs: those that any policy which may apply to it mentions.
@@ -229,10 +237,22 @@ impl Slice {
                 text: compiled.text.clone(),
                 parts: compiled.parts.clone(),
                 actions: compiled.actions.clone(),
+                names_uses: compiled.names_uses,
+                conditional: compiled.conditional,
                 facts: compiled.facts.iter().map(|fact| (*fact, fact.source())).collect(),
                 attributes: compiled.attributes.iter().copied().collect(),
             })
             .collect()
+    }
+
+    /// Everything that some permit wants done first.
+    pub fn demands_first(&self) -> BTreeSet<Before> {
+        self.policies.values().flat_map(|policy| policy.before.iter().cloned()).collect()
+    }
+
+    /// The floors as they are written, and whose they are.
+    pub fn floors(&self) -> &[(&'static str, String)] {
+        &self.floor_texts
     }
 
     /// What holds for every release, whatever permit matched.
@@ -313,7 +333,8 @@ fn compile(
     annotations.sort_unstable();
     let (mut demanded, mut before, mut after, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let releases = actions.contains(&Action::Release);
-    let decided_again = |action: &Action| matches!(action, Action::Negotiate | Action::Release | Action::Use(_));
+    let names_uses = actions.iter().any(|action| matches!(action, Action::Use(_)));
+    let decided_again = |action: &Action| matches!(action, Action::Release | Action::Use(_));
     for (key, value) in annotations {
         let key_owned = key.to_owned();
         let wrong = |error| PolicyError::Obligation { place: format!("{file}: policy `{id}`: `@{key}`"), error };
@@ -330,7 +351,7 @@ fn compile(
                 return Err(PolicyError::NoRelease { file, policy: policy_id, key, covers });
             }
             "before" if !actions.iter().any(decided_again) => {
-                let (key, covers) = (key_owned, "`negotiate`, `release` or a use");
+                let (key, covers) = (key_owned, "`release` or a use");
                 return Err(PolicyError::NoRelease { file, policy: policy_id, key, covers });
             }
             "before" => {
@@ -366,6 +387,8 @@ fn compile(
         before,
         after,
         parts,
+        names_uses: est["action"]["op"] != "All" && names_uses,
+        conditional: est["conditions"].as_array().is_some_and(|conditions| !conditions.is_empty()),
         text: policy.to_string(),
     })
 }

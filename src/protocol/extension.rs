@@ -19,6 +19,8 @@
 
 use std::collections::BTreeMap;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -51,9 +53,65 @@ pub struct ReleaseRequest {
     pub request_id: RequestId,
     /// What for, as the consumer declares.
     pub purpose: String,
-    /// Which action the data is for, where not simply `release`.
+    /// Only these columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action: Option<String>,
+    pub fields: Option<BTreeSet<String>>,
+    /// Only these rows: a SQL boolean expression over columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// What is to read the data, as the consumer declares.
+    #[serde(default, skip_serializing_if = "Software::is_empty")]
+    pub software: Software,
+    /// Statements that the consumer accepts, word for word.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub accepts: BTreeSet<String>,
+    /// The acting person, as enrolled with the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+    /// The person's one-time code (RFC 6238).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+impl ReleaseRequest {
+    /// A request for all of it.
+    pub fn new(request_id: RequestId, purpose: impl Into<String>) -> Self {
+        Self {
+            request_id,
+            purpose: purpose.into(),
+            fields: None,
+            filter: None,
+            software: Software::default(),
+            accepts: BTreeSet::new(),
+            person: None,
+            code: None,
+        }
+    }
+}
+
+/// The software that is to read the data: what a partner says of its own, or what an operator registered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Software {
+    /// Its id.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub application: String,
+    /// SHA-256 of the algorithm, in hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub algorithm: String,
+    /// Models that it runs, by id or hash.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub machine_learning_models: BTreeSet<String>,
+    /// Where it runs (TC609-6-2025-14 C.6): 01 usage control … 06 confidential computing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub execution_env: String,
+}
+
+impl Software {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A receipt with what shows that it is in its signer's log: the partner checks both at once.
@@ -302,6 +360,8 @@ pub fn status_of(refusal: &Refusal) -> u16 {
         "unauthenticated" => 401,
         code if code.starts_with("token-") => 401,
         // the peer tries again
+        // decided, and not yet: something has to be done first
+        "release-conditional" => 202,
         "busy" | "stopping" | "source-unavailable" | "restore-unfinished" => 503,
         code if code.starts_with("store-") => 503,
         "internal" => 500,

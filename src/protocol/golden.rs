@@ -202,10 +202,7 @@ fn the_peer_extension_is_as_its_golden_files() {
     let half = Half { agreement: AgreementId::parse("urn:uuid:a").unwrap(), kind: "used".into(), logged: logged(7) };
     let as_value = |value: Result<Value, serde_json::Error>| value.unwrap();
     for (file, body) in [
-        (
-            "release-request.json",
-            as_value(serde_json::to_value(ReleaseRequest { request_id, purpose: "research".into(), action: None })),
-        ),
+        ("release-request.json", as_value(serde_json::to_value(ReleaseRequest::new(request_id, "research")))),
         (
             "release-answer.json",
             as_value(serde_json::to_value(ReleaseAnswer {

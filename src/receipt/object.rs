@@ -91,6 +91,10 @@ pub enum Kind {
     Stopped,
     /// The configuration changed.
     Configured,
+    /// Something waits: it may be granted once what has to come first is done.
+    Conditional,
+    /// The uses under an agreement, told to the provider; by the consumer.
+    Reported,
 }
 
 impl Kind {
@@ -120,6 +124,8 @@ impl Kind {
             Self::Started => "started",
             Self::Stopped => "stopped",
             Self::Configured => "configured",
+            Self::Conditional => "conditional",
+            Self::Reported => "reported",
         }
     }
 }
@@ -188,6 +194,9 @@ pub struct Receipt {
     /// How many refusals this one stands for, where they were counted together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<u64>,
+    /// How often each action was done since the last report.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub usage: BTreeMap<String, u64>,
     /// How the peer was authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication: Option<String>,
@@ -299,6 +308,7 @@ impl Receipt {
             refers: None,
             reason: None,
             counted: None,
+            usage: BTreeMap::new(),
             authentication: None,
             peer_checkpoint: None,
             prior_log: None,

@@ -131,6 +131,7 @@ pub fn wanted(agreement: &AgreementId) -> FetchRequest {
     FetchRequest {
         agreement: agreement.clone(),
         purpose: "research".into(),
+        with: Default::default(),
         without_acknowledgement: false,
         another: false,
     }

@@ -9,6 +9,7 @@ mod dispute;
 mod events;
 mod evidence;
 mod foreign;
+mod grounds;
 mod house;
 mod life;
 mod locks;

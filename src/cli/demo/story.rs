@@ -128,7 +128,8 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         format!("{agreement}：同一文本，双方签名，双方生效"),
     )?;
     for clause in &rows[0].agreement.manifest {
-        teller.show(&format!("{}: {}{}", clause.clause, clause.enforcer.as_str(), declared(&clause.declared)));
+        let who = declared(&clause.declared);
+        teller.show(&format!("{}, {}: {}{who}", clause.clause, clause.part, clause.enforcer.as_str()));
     }
 
     teller.step(
@@ -328,6 +329,7 @@ fn fetch(agreement: &AgreementId, purpose: &str) -> FetchRequest {
     FetchRequest {
         agreement: agreement.clone(),
         purpose: purpose.to_owned(),
+        with: Default::default(),
         without_acknowledgement: false,
         another: false,
     }

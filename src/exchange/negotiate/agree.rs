@@ -94,7 +94,7 @@ impl Exchange {
             consumer: PartyFacts::of(partner),
             policy_sha256: slice.sha256(),
             manifest: manifest(slice),
-            duties: Vec::new(),
+            duties: agreement::duties(slice),
             series_secret_sha256: secret.sha256(),
             freshness_seconds: offer.freshness_seconds,
             valid_from: row.begun,
@@ -167,7 +167,7 @@ impl Exchange {
         message: &ContractAgreement,
     ) -> Result<(), Refusal> {
         let by_consumer = match partner {
-            Partner::Certificate(peer) => Some(self.countersign(commit, peer, row, message)?),
+            Partner::Certificate(peer) => Some(self.countersign(commit, peer, row, message).await?),
             Partner::Token(peer) => {
                 let agreement = &message.agreement;
                 let fits =
@@ -190,7 +190,7 @@ impl Exchange {
     }
 
     /// Between Counterseal peers: everything in the agreement is what was asked for, and both sign the same.
-    fn countersign(
+    async fn countersign(
         &self,
         commit: &mut Commit,
         peer: &Peer,
@@ -226,7 +226,7 @@ impl Exchange {
             (agreement.dataset == offer.dataset.id && message.agreement.target == offer.dataset.id, "the dataset"),
             (agreement.policy_sha256 == slice.sha256(), "the policy"),
             (agreement.manifest == manifest(&slice), "who enforces which clause"),
-            (agreement.duties.is_empty(), "duties, of which this version carries out none"),
+            (agreement.duties == agreement::duties(&slice), "what we owe after releases"),
             (agreement.freshness_seconds == offer.freshness_seconds, "the freshness limit"),
             (agreement.valid_until == offer.valid_until, "its validity"),
             (message.agreement.id == agreement.id, "its id"),
@@ -235,6 +235,7 @@ impl Exchange {
                 return Err(wrong(&format!("the agreement is not about what was asked for: {what}")));
             }
         }
+        self.can_enforce(&slice, &agreement.manifest).await?;
         let sealed = message
             .series_secret_jwe
             .as_ref()

@@ -189,7 +189,7 @@ fn what_would_be_taken_and_ignored_is_refused() {
         ("@id(\"p\") permit (principal, action == Action::\"selll\", resource);".into(), vec!["selll"]),
         (
             "@id(\"p\") @before(\"approve(x)\") permit (principal, action == Action::\"discover\", resource);".into(),
-            vec!["policy `p`", "@before", "`negotiate`, `release` or a use"],
+            vec!["policy `p`", "@before", "`release` or a use"],
         ),
         (
             "@id(\"p\") @after(\"notify\") permit (principal, action == Action::\"read\", resource);".into(),
