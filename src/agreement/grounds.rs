@@ -186,7 +186,7 @@ impl ConsentRow {
 
     /// The row's key.
     pub fn key(participant: &ParticipantId, dataset: &DatasetId, name: &str) -> Vec<u8> {
-        row_key(Self::PREFIX, &[participant.as_str(), dataset.as_str(), name])
+        [Self::prefix(participant, dataset), row_key("", &[name])].concat()
     }
 
     /// Where a participant's consents to a dataset lie.

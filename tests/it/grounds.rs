@@ -281,14 +281,16 @@ async fn a_request_for_fewer_columns_and_rows_gets_them_and_one_for_more_gets_no
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_spent_is_counted_by_agreement_by_subject_and_by_year() {
     let folder = tempfile::tempdir().unwrap();
-    let at = counterseal::time::Timestamp::parse("2026-12-31T12:00:00+08:00").unwrap();
-    let clock = Arc::new(ManualClock::at(at));
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
     let text = policy(
         "@during(\"quota(3); drop(id)\")",
         "context.subject.year.count < 2 && context.frequency.minute < 1 && context.spent.total.bytes < 1000",
     );
     let (provider, consumer, first) = pair_with(folder.path(), &text, clock.clone()).await;
     let second = consumer.agree(&provider).await;
+    let tomorrow = clock.now().plus(Duration::from_secs(24 * 3600));
+    let year = counterseal::time::Zone::BEIJING.civil(tomorrow).periods[4];
+    clock.set(counterseal::time::Timestamp::parse(&format!("{year}-12-31T12:00:00+08:00")).unwrap());
     let another = |agreement: &AgreementId| FetchRequest { another: true, ..wanted(agreement) };
     consumer.fetch(another(&first)).await.unwrap();
     let row = provider.node.exchange.agreement_row(&first).await.unwrap();
