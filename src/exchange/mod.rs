@@ -7,8 +7,10 @@
 //!
 //! Owns negotiations, transfers and the outbox. Does not own bytes (`dataplane`, `vault`) or decisions (`agreement`).
 
+mod applications;
 mod backup;
 mod catalog;
+mod derived;
 mod erase;
 mod events;
 mod export;
@@ -80,6 +82,7 @@ use crate::{
 };
 
 pub use self::{
+    applications::Registration,
     backup::{Backup, read_backup},
     catalog::{CatalogItem, Discoveries, RemoteOffer},
     erase::Erasure,
@@ -99,7 +102,7 @@ pub use self::{
     rows::{About, Letter, NegotiationRow, TransferRow},
     timer::Timer,
     transfer::{TransferAction, TransferView},
-    use_copy::{CopyView, UseRequest, Used},
+    use_copy::{CopyView, Handed, Handing, Handover, HandoverState, OpenUses, UseRequest, Used},
     webhook::Webhook,
     witness::{Behind, Cosigned, SEEN, WitnessClient, Witnesses},
 };
@@ -145,6 +148,8 @@ pub struct Parts {
     pub clients: Arc<Clients>,
     /// Our copies.
     pub vault: Vault,
+    /// Uses of them that are under way.
+    pub open_uses: Arc<OpenUses>,
     /// Our datasets' folders.
     pub roots: Arc<Roots>,
     /// The provider's streams.

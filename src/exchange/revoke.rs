@@ -12,7 +12,6 @@ use crate::{
         extension::{Half, HalvesRequest, StatusAnswer},
     },
     receipt::{Commit, Kind, Receipt, read},
-    vault::{CopyRow, CopyState},
 };
 use std::time::Duration;
 
@@ -155,25 +154,9 @@ impl Exchange {
         retry!(self.mark_ended(id, state, &why))?;
         for copy in self.copies(Some(id)).await? {
             // once more for those that are: a key may have come while it went
-            self.vault.destroy(&copy.value().id).map_err(refuse("vault-unreadable"))?;
-            if matches!(copy.value().state, CopyState::Destroyed) {
-                continue;
-            }
-            let (_, agreement) = self.agreement(id).await?;
-            let row = CopyRow { state: CopyState::Destroyed, ..copy.value().clone() };
-            let mut commit = Commit::new();
-            let mut receipt = self.receipt(Kind::Deleted, Some(&agreement));
-            receipt.release.clone_from(&row.release);
-            receipt.refers = row.released.as_ref().map(jws::Jws::sha256);
-            receipt.reason = Some(Refusal::new(
-                "key-destroyed",
-                "the keying material of this copy was overwritten and removed; what remains is ciphertext",
-            ));
-            let jws = self.agreement_receipt(&mut commit, &agreement, receipt)?;
-            self.tell_half(&mut commit, &agreement, &row.transfer, Kind::Deleted, jws)?;
-            self.keep(copy, row, commit).await?;
+            self.destroy_copy(copy, None).await?;
         }
-        Ok(())
+        self.finish_derived().await
     }
 
     /// Destroys keys of copies under agreements that are over: those whose time has come, and what a crash left undone.
@@ -192,6 +175,7 @@ impl Exchange {
                 tracing::error!(agreement = %agreement.id(), %refusal, "an agreement could not be ended; it is tried again");
             }
         }
+        self.finish_derived().await?;
         self.post();
         Ok(())
     }

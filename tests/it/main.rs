@@ -1,5 +1,6 @@
 //! What goes through the front door: processes, sockets, files. One binary: linking is the slow part.
 
+mod applications;
 mod architecture;
 mod by_hand;
 mod demo;

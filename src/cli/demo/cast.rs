@@ -145,7 +145,7 @@ impl Actor {
             of: of.to_owned(),
             purpose: purpose.to_owned(),
             action: "read".to_owned(),
-            application: Some("demo".to_owned()),
+            application: None,
         };
         let mut used = match self.node.exchange.use_copy(&request).await {
             Ok(used) => used,

@@ -1,0 +1,13 @@
+//! Derived data.
+
+use crate::{
+    error::Refusal,
+    exchange::{Exchange},
+};
+
+impl Exchange {
+    /// Destroys derived data.
+    pub(super) async fn finish_derived(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
