@@ -8,6 +8,7 @@ mod problem;
 mod processes;
 mod receipts;
 mod routes;
+mod uses;
 
 use std::net::SocketAddr;
 
@@ -19,6 +20,7 @@ pub use self::{
     keeping::BackupBody,
     problem::Problem,
     routes::{AddPeer, NegotiateBody, OPERATOR, PublishBody, ReasonBody, TransferBody, routes},
+    uses::{USE_ID, UseBody},
 };
 
 /// What the handlers need.

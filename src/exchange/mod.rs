@@ -86,6 +86,7 @@ pub use self::{
     backup::{Backup, read_backup},
     catalog::{CatalogItem, Discoveries, RemoteOffer},
     erase::Erasure,
+    derived::DerivedRequest,
     events::Event,
     fetch::{FetchEvent, FetchRequest},
     foreign::{ForeignPeer, ForeignView},

@@ -4,6 +4,7 @@ mod applications;
 mod architecture;
 mod by_hand;
 mod demo;
+mod derived;
 mod disk;
 #[path = "../../examples/dispute/story.rs"]
 mod dispute;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crate::{
@@ -15,9 +16,9 @@ use crate::{
     exchange::{Exchange, refuse, use_copy::{Target, destroyed}},
     id::{AgreementId, ReceiptId},
     offer::Offer,
-    policy::{Action, Asked, Column, ColumnKind, Columns, Decision, UseAction, Verdict},
+    policy::{Action, Asked, Decision, Slice, UseAction, Verdict, columns_named, strictest},
     receipt::{Commit, Kind, Row, read},
-    time::Zone,
+    time::{Timestamp, Zone},
     vault::{self, CopyRow, CopyState, DerivedRow},
 };
 
@@ -51,6 +52,39 @@ pub(in crate::exchange) struct Answer<'a> {
     pub copy: &'a CopyRow,
     pub decision: Decision,
     pub zone: Zone,
+    pub subject: Row<SubjectRow>,
+    pub asking: Asking,
+}
+
+/// What an agreement decides by: to be asked again about other uses.
+pub(in crate::exchange) struct Asking {
+    pub slice: Arc<Slice>,
+    pub offer: Offer,
+    pub arrived: Option<Timestamp>,
+    pub now: Timestamp,
+}
+
+impl Asking {
+    /// Decides on these counters.
+    pub fn decide(&self, target: &Target, agreement: &AgreementRow, subject: &SubjectRow, how: &How<'_>) -> Decision {
+        let (offer, asked) = seen_as(self.offer.clone(), target);
+        let principal = principal_of_party(&agreement.agreement.consumer);
+        decide(
+            &self.slice,
+            &Question {
+                agreement: Some(agreement),
+                purpose: Some(how.purpose),
+                address: how.from,
+                software: how.software,
+                asked: &asked,
+                delivery: Delivery { method: how.method, ..Delivery::file(true) },
+                extent: Some(extent(target)),
+                arrived: self.arrived,
+                subject: Some(subject),
+                ..Question::new(Action::Use(how.action), principal, &offer, self.now)
+            },
+        )
+    }
 }
 
 impl Exchange {
@@ -73,15 +107,24 @@ impl Exchange {
         self.may_decide()?;
         self.expect_held(commit, target).await?;
         let action = how.action.as_str();
+        let groups = target.by_agreement();
+        for id in groups.keys() {
+            self.be_fresh(id).await?;
+        }
+        let mut answers = Vec::with_capacity(groups.len());
+        for (id, copies) in &groups {
+            answers.push(self.answer(target, id, copies, how, true).await?);
+        }
+        // all must allow; of those that don't, the strictest says why
+        let (strict, verdict) = strictest(answers.iter().map(|answer| &answer.decision)).ok_or_else(destroyed)?;
+        if verdict != Verdict::Allow {
+            let answer = &answers[strict];
+            let refusal = why_not(&answer.decision);
+            return self.deny_use(&answer.agreement, answer.copy, how, Some(&answer.decision), refusal).await;
+        }
         let mut first = None;
         let mut subjects: BTreeMap<Vec<u8>, (Row<SubjectRow>, SubjectRow)> = BTreeMap::new();
-        for (id, copies) in target.by_agreement() {
-            self.be_fresh(&id).await?;
-            let answer = self.answer(target, &id, &copies, how, true).await?;
-            if answer.decision.verdict != Verdict::Allow {
-                let refusal = why_not(&answer.decision);
-                return self.deny_use(&answer.agreement, answer.copy, how, Some(&answer.decision), refusal).await;
-            }
+        for answer in answers {
             let mut receipt = self.receipt(Kind::Used, Some(&answer.agreement));
             receipt.action = Some(action.to_owned());
             receipt.release.clone_from(&answer.copy.release);
@@ -96,20 +139,16 @@ impl Exchange {
                 self.record_commitment(commit, &mut receipt, "derived", derived.dataset.as_str().as_bytes());
             }
             let jws = self.agreement_receipt(commit, &answer.agreement, receipt)?;
+            self.tell_half(commit, &answer.agreement, &answer.copy.transfer, Kind::Used, jws)?;
             let (now, amount) = (self.clock.now(), extent(target).once());
             let mut spent = answer.agreement.clone();
             spent.uses.entry(action.to_owned()).or_default().spend(amount, now, answer.zone);
             commit.put(&answer.row, &spent).map_err(refuse("internal"))?;
-            let key = subject_of(&answer.agreement);
-            if !subjects.contains_key(&key) {
-                let row = self.subject_row(&answer.agreement).await?;
-                let value = row.value.clone().unwrap_or_default();
-                subjects.insert(key.clone(), (row, value));
-            }
-            if let Some((_, subject)) = subjects.get_mut(&key) {
-                subject.entry(action.to_owned()).or_default().spend(amount, now, answer.zone);
-            }
-            self.tell_half(commit, &answer.agreement, &answer.copy.transfer, Kind::Used, jws)?;
+            // two agreements may be about one dataset: their rows of the subject are one
+            let Answer { subject, zone, .. } = answer;
+            let value = subject.value.clone().unwrap_or_default();
+            let (_, spent) = subjects.entry(subject.key.clone()).or_insert((subject, value));
+            spent.entry(action.to_owned()).or_default().spend(amount, now, zone);
         }
         for (row, subject) in subjects.values() {
             commit.put(row, subject).map_err(refuse("internal"))?;
@@ -123,7 +162,9 @@ impl Exchange {
             let row = read::<DerivedRow>(&*self.store, &DerivedRow::key(&derived.dataset))
                 .await
                 .map_err(refuse("store-unreadable"))?;
-            if row.value.as_ref().is_none_or(|row| row.state != CopyState::Held) {
+            let now = self.clock.now();
+            let due = |row: &DerivedRow| row.delete_by.is_some_and(|by| now >= by);
+            if row.value.as_ref().is_none_or(|row| row.state != CopyState::Held || due(row)) {
                 return Err(destroyed());
             }
             commit.expect(&row);
@@ -171,24 +212,13 @@ impl Exchange {
         }
         let agreed = self.agreed_offer(&agreement)?;
         let slice = self.agreed_slice(&agreement, &agreed)?;
-        let (offer, asked) = seen_as(agreed, target);
-        let subject = self.subject_row(&agreement).await?.value.unwrap_or_default();
-        let decision = decide(
-            &slice,
-            &Question {
-                agreement: Some(&agreement),
-                purpose: Some(how.purpose),
-                address: how.from,
-                software: how.software,
-                asked: &asked,
-                delivery: Delivery { method: how.method, ..Delivery::file(true) },
-                extent: Some(extent(target)),
-                arrived: copies.iter().map(|copy| copy.arrived()).min(),
-                subject: Some(&subject),
-                ..Question::new(Action::Use(how.action), principal_of_party(&agreement.agreement.consumer), &offer, now)
-            },
-        );
-        Ok(Answer { row, agreement, copy, decision, zone: offer.policy.zone })
+        let subject = self.subject_row(&agreement).await?;
+        let spent = subject.value.clone().unwrap_or_default();
+        let arrived = copies.iter().map(|copy| copy.arrived()).min();
+        let zone = agreed.policy.zone;
+        let asking = Asking { slice, offer: agreed, arrived, now };
+        let decision = asking.decide(target, &agreement, &spent, how);
+        Ok(Answer { row, agreement, copy, decision, zone, subject, asking })
     }
 
     async fn subject_row(&self, agreement: &AgreementRow) -> Result<Row<SubjectRow>, Refusal> {
@@ -231,7 +261,7 @@ fn subject_of(agreement: &AgreementRow) -> Vec<u8> {
     subject_key(agreement.us(), &agreement.agreement.dataset)
 }
 
-fn extent(target: &Target) -> Extent {
+pub(in crate::exchange) fn extent(target: &Target) -> Extent {
     Extent { bytes: target.bytes(), records: target.contents().records }
 }
 
@@ -240,10 +270,7 @@ fn seen_as(mut offer: Offer, target: &Target) -> (Offer, Asked) {
     if let Some(derived) = &target.derived {
         offer.dataset.parents.extend(derived.parent_datasets());
     }
-    let named = |names: BTreeSet<String>| {
-        Columns::new(names.into_iter().map(|name| Column { name, kind: ColumnKind::Text }).collect()).ok()
-    };
-    match target.contents().columns.and_then(named) {
+    match target.contents().columns.and_then(columns_named) {
         Some(columns) => {
             offer.dataset.columns = columns;
             (offer, Asked::default())

@@ -39,7 +39,7 @@ pub use self::{
     watch::OpenUses,
 };
 pub(in crate::exchange) use self::{
-    decide::How,
+    decide::{How, extent, why_not},
     target::Target,
 };
 
