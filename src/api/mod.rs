@@ -9,6 +9,7 @@ mod problem;
 mod processes;
 mod receipts;
 mod routes;
+mod uses;
 
 use std::net::SocketAddr;
 
@@ -20,6 +21,7 @@ pub use self::{
     keeping::BackupBody,
     problem::Problem,
     routes::{AddPeer, NegotiateBody, OPERATOR, PublishBody, ReasonBody, TransferBody, routes},
+    uses::{USE_ID, UseBody},
 };
 
 /// What the handlers need.

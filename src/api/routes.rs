@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     agreement::{AgreementRow, Approver},
-    api::{Api, Problem, events, grounds, keeping, processes, receipts},
+    api::{Api, Problem, events, grounds, keeping, processes, receipts, uses},
     error::Refusal,
-    exchange::{Acting, CopyView, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing, UseRequest},
+    exchange::{Acting, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing},
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReleaseId},
     identity::Attributes,
     offer::Approval,
@@ -145,8 +145,14 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/agreements/{id}/revoke", post(revoke_agreement))
         .route("/v1/releases/{id}/lift", post(lift))
         .route("/v1/fetch", post(fetch))
-        .route("/v1/copies", get(copies))
-        .route("/v1/use", post(use_copy))
+        .route("/v1/copies", get(uses::copies))
+        .route("/v1/use", post(uses::use_copy))
+        .route("/v1/uses/{id}", get(uses::handover))
+        .route("/v1/uses/{id}/done", post(uses::done))
+        .route("/v1/applications", get(uses::applications).post(uses::register))
+        .route("/v1/applications/{name}", get(uses::application))
+        .route("/v1/applications/{name}/remove", post(uses::remove))
+        .route("/v1/derived", get(uses::derived).post(uses::register_derived))
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::show))
         .route("/v1/receipts/erase", post(receipts::erase))
@@ -447,26 +453,6 @@ async fn fetch(By(api): By, body: Bytes) -> Result<Response, Problem> {
     let mut response = Response::new(Body::from_stream(lines));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
-}
-
-async fn copies(By(api): By) -> Answer<Vec<CopyView>> {
-    Ok(Json(api.exchange.all_copies().await?.into_iter().map(Into::into).collect()))
-}
-
-async fn use_copy(By(api): By, body: Bytes) -> Result<Response, Problem> {
-    let request: UseRequest = parse(&body)?;
-    let used = api.exchange.use_copy(&request).await?;
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    for (name, value) in [("counterseal-copy", used.copy.to_string()), ("counterseal-number", used.number.to_string())]
-    {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    }
-    let blocks = stream::unfold(used.data, |mut data| async move { Some((data.recv().await?, data)) });
-    Ok((headers, Body::from_stream(blocks)).into_response())
 }
 
 async fn accept_clock(By(api): By) -> Answer<Value> {

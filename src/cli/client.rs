@@ -1,9 +1,6 @@
 //! The management API's client.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use reqwest::{Method, Response};
@@ -13,6 +10,7 @@ use serde_json::Value;
 use crate::{
     api::OPERATOR,
     error::{Code, Refusal},
+    net::loopback_client,
     node::{Running, TOKEN},
 };
 
@@ -42,17 +40,11 @@ pub fn connect_with(home: &Path, token: &Path) -> anyhow::Result<Client> {
         bail!("not running: start it with `counterseal --home {} serve`", home.display());
     };
     let token = std::fs::read_to_string(token).with_context(|| format!("{} can't be read", token.display()))?;
-    Ok(Client { http: loopback()?, base: format!("http://{}", running.management), token: token.trim().to_owned() })
-}
-
-/// A client for plain HTTP on loopback; it never speaks TLS, but is built with our provider all the same.
-fn loopback() -> anyhow::Result<reqwest::Client> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Ok(reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build()?)
+    Ok(Client {
+        http: loopback_client()?,
+        base: format!("http://{}", running.management),
+        token: token.trim().to_owned(),
+    })
 }
 
 impl Client {

@@ -1,6 +1,4 @@
-//! `counterseal fetch` and `counterseal use`
-
-use std::{io::Write as _, path::PathBuf};
+//! `counterseal fetch`
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -65,26 +63,6 @@ pub struct SoftwareArgs {
     env: Option<String>,
 }
 
-/// Read a copy in the vault, if the agreement's policy allows it.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  counterseal use lymph-node-cohort --purpose research | head -3")]
-pub struct Use {
-    /// The copy, or the dataset or agreement whose newest copy is meant.
-    of: String,
-    /// What for.
-    #[arg(long)]
-    purpose: String,
-    /// Which use.
-    #[arg(long, default_value = "read")]
-    action: String,
-    /// Which local application reads it.
-    #[arg(long)]
-    application: Option<String>,
-    /// Where the plaintext goes; standard output if nowhere else.
-    #[arg(long)]
-    out: Option<PathBuf>,
-}
-
 /// `fetch`
 pub async fn fetch(client: &Client, args: Fetch, out: &Output) -> anyhow::Result<()> {
     let with = With {
@@ -142,26 +120,4 @@ pub async fn fetch(client: &Client, args: Fetch, out: &Output) -> anyhow::Result
         Some(FetchEvent::Failed { refusal }) => Err(super::refused(refusal)),
         _ => bail!("the connector went away before the fetch was over; fetch again to go on"),
     }
-}
-
-/// `use`
-pub async fn use_copy(client: &Client, args: Use) -> anyhow::Result<()> {
-    let body =
-        json!({ "of": args.of, "purpose": args.purpose, "action": args.action, "application": args.application });
-    let response = client.send(reqwest::Method::POST, "/v1/use", &body).await?;
-    let mut out: Box<dyn std::io::Write> = match &args.out {
-        Some(path) => Box::new(std::fs::File::create(path).with_context(|| path.display().to_string())?),
-        None => Box::new(std::io::stdout().lock()),
-    };
-    let mut chunks = response.bytes_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.context("the stream broke off: the copy can't be opened to its end")?;
-        match out.write_all(&chunk) {
-            // `| head` has seen enough
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written?,
-        }
-    }
-    out.flush()?;
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor`, `key` and
 //! `receipt verify|match` run alone. Results go to standard output, everything else to standard error.
 
+mod application;
 mod backup;
 mod client;
 mod demo;
@@ -17,6 +18,7 @@ mod pending;
 mod receipt;
 mod remote;
 mod serve;
+mod use_copy;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -97,8 +99,14 @@ enum Command {
     Duty(grounds::DutyCommand),
     /// Get one release of an agreement's data into the vault, sealed.
     Fetch(fetch::Fetch),
-    /// Read a copy in the vault, if the agreement's policy allows it.
-    Use(fetch::Use),
+    /// Use a copy in the vault, if the agreement's policy allows it: read it, hand it to an application, delete it.
+    Use(use_copy::Use),
+    /// Local applications that may be handed plaintext: register, list, show, remove.
+    #[command(subcommand)]
+    Application(application::Application),
+    /// Data made from copies: register, list.
+    #[command(subcommand)]
+    Derived(application::Derived),
     /// Copies in the vault.
     Copies,
     /// Releases of ours: let an agreement go on after one was never acknowledged.
@@ -214,7 +222,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => remote::status(&client::connect(&home)?, &out).await.map(|()| done),
         Command::Copies => remote::copies(&client::connect(&home)?, &out).await.map(|()| done),
         Command::Fetch(args) => fetch::fetch(&client::connect(&home)?, args, &out).await.map(|()| done),
-        Command::Use(args) => fetch::use_copy(&client::connect(&home)?, args).await.map(|()| done),
+        Command::Use(args) => use_copy::use_copy(&client::connect(&home)?, args, &out).await.map(|()| done),
+        Command::Application(command) => {
+            application::application(&client::connect(&home)?, command, &out).await.map(|()| done)
+        }
+        Command::Derived(command) => application::derived(&client::connect(&home)?, command, &out).await.map(|()| done),
     }
 }
 

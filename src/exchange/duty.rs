@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::{
     agreement::{AgreementRow, AgreementState, DutyRow},
-    crypto::jws,
     error::Refusal,
     exchange::{Exchange, refuse, retry, use_copy::consumes},
     id::{AgreementId, ParticipantId, ReleaseId, Sha256},
@@ -15,7 +14,6 @@ use crate::{
     protocol::Party,
     receipt::{Commit, Kind, Receipt, list, read},
     time::Timestamp,
-    vault::{CopyRow, CopyState},
 };
 
 /// How long after its time a duty is shown as overdue: its receipt has to come over, too.
@@ -180,7 +178,7 @@ impl Exchange {
                     "duty-delete",
                     "the time within which the copy had to be deleted is over: its keying material was overwritten and removed",
                 );
-                self.destroy_copy(agreement, copy, why).await?;
+                self.destroy_copy(copy, None, why).await?;
             }
         }
         retry!(self.end_duty(&row.release))
@@ -212,30 +210,6 @@ impl Exchange {
         duty.reported = Some(self.clock.now());
         commit.put(&kept, &duty).map_err(refuse("internal"))?;
         self.commit(commit).await.map(|_| ())
-    }
-
-    /// Destroys a copy's key, with a receipt that says exactly that, also to the provider.
-    pub(super) async fn destroy_copy(
-        &self,
-        agreement: &AgreementRow,
-        copy: super::fetch::Held,
-        why: Refusal,
-    ) -> Result<(), Refusal> {
-        // once more for one that is destroyed: a key may have come while it went
-        self.vault.destroy(&copy.value().id).map_err(refuse("vault-unreadable"))?;
-        if copy.value().state == CopyState::Destroyed {
-            return Ok(());
-        }
-        let row = CopyRow { state: CopyState::Destroyed, ..copy.value().clone() };
-        let mut commit = Commit::new();
-        let mut receipt = self.receipt(Kind::Deleted, Some(agreement));
-        receipt.release.clone_from(&row.release);
-        receipt.refers = row.released.as_ref().map(jws::Jws::sha256);
-        receipt.reason = Some(why);
-        let jws = self.agreement_receipt(&mut commit, agreement, receipt)?;
-        self.tell_half(&mut commit, agreement, &row.transfer, Kind::Deleted, jws)?;
-        self.keep(copy, row, commit).await?;
-        Ok(())
     }
 
     /// What an agreement's release owes, by the policies that decided it.

@@ -268,6 +268,8 @@ impl Exchange {
             acknowledged: None,
             state: CopyState::Receiving,
             bytes: 0,
+            contents: None,
+            given_up: false,
             begun: self.clock.now(),
         };
         let fresh = read::<CopyRow>(&*self.store, &vault::key(&id)).await.map_err(refuse("store-unreadable"))?;
@@ -442,8 +444,10 @@ impl Exchange {
             None => Err("the key is not the one whose hash was promised".to_owned()),
             Some(keying) => {
                 let (vault, id, segments) = (self.vault.clone(), row.id.clone(), row.segments.clone());
+                let mut counter = self.counter_of(agreement);
                 tokio::task::spawn_blocking(move || {
-                    vault.open_copy(&id, &keying, &segments, &mut std::io::sink()).map(|bytes| (bytes, keying))
+                    let bytes = vault.open_copy(&id, &keying, &segments, &mut counter)?;
+                    Ok::<_, vault::VaultError>((bytes, keying, counter.contents()))
                 })
                 .await
                 .map_err(refuse("internal"))?
@@ -451,9 +455,10 @@ impl Exchange {
             }
         };
         let (kind, reason) = match &opened {
-            Ok((bytes, keying)) => {
+            Ok((bytes, keying, contents)) => {
                 self.vault.keep_key(&row.id, keying).map_err(refuse("disk-failed"))?;
                 row.bytes = *bytes;
+                row.contents = Some(vault::Contents { arrived: Some(self.clock.now()), ..contents.clone() });
                 row.state = CopyState::Held;
                 (Kind::Opened, None)
             }

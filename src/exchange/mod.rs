@@ -7,10 +7,12 @@
 //!
 //! Owns negotiations, transfers and the outbox. Does not own bytes (`dataplane`, `vault`) or decisions (`agreement`).
 
+mod applications;
 mod approve;
 mod backup;
 mod before;
 mod catalog;
+mod derived;
 mod duty;
 mod erase;
 mod events;
@@ -83,9 +85,11 @@ use crate::{
 };
 
 pub use self::{
+    applications::Registration,
     approve::{ConsentBody, Enrolment, NewApprover, PaymentBody},
     backup::{Backup, read_backup},
     catalog::{CatalogItem, Discoveries, RemoteOffer},
+    derived::DerivedRequest,
     duty::DutyView,
     erase::Erasure,
     events::Event,
@@ -104,7 +108,7 @@ pub use self::{
     rows::{About, Letter, NegotiationRow, TransferRow},
     timer::Timer,
     transfer::{TransferAction, TransferView},
-    use_copy::{CopyView, UseRequest, Used},
+    use_copy::{CopyView, Handed, Handing, Handover, HandoverState, OpenUses, UseRequest, Used},
     webhook::Webhook,
     witness::{Behind, Cosigned, SEEN, WitnessClient, Witnesses},
 };
@@ -150,6 +154,8 @@ pub struct Parts {
     pub clients: Arc<Clients>,
     /// Our copies.
     pub vault: Vault,
+    /// Uses of them that are under way.
+    pub open_uses: Arc<OpenUses>,
     /// Our datasets' folders.
     pub roots: Arc<Roots>,
     /// The provider's streams.

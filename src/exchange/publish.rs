@@ -8,7 +8,7 @@ use crate::{
     agreement::{Enforcer, manifest},
     crypto::jws,
     error::Refusal,
-    exchange::{Exchange, refuse},
+    exchange::{Exchange, derived::joined, refuse},
     id::{Did, OfferId, Sha256, SnapshotId},
     offer::{
         self, Audience, ContractOnly, DatasetDescription, Distribution, Extent, Offer, OfferFile, OfferRow,
@@ -74,12 +74,14 @@ impl Exchange {
         let (file, cedar) = OfferFile::load(file).map_err(refuse("offer-file"))?;
         let format: Format = file.dataset.format.parse().map_err(refuse("format-unsupported"))?;
         let Looked { snapshot, columns, extent } = self.header_of(&file.dataset.source, format).await?;
-        let global = self.global_policy().await?;
+        let onward = self.onward(&file.dataset, &columns).await?;
+        let global = joined(&self.global_policy().await?, &onward.inherited.forbids, "\n");
+        let floor = joined(file.policy.floor.trim_end_matches([';', ' ', '\n']), &onward.inherited.floor, "; ");
         let name = file.policy.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let slice = Slice::compile(
             PolicySource { name: &name, text: &cedar },
             PolicySource { name: "policy.global", text: &global },
-            &file.policy.floor,
+            &floor,
             &self.config.policy.floor,
             &columns,
         )
@@ -127,13 +129,13 @@ impl Exchange {
                 classification: file.dataset.classification,
                 quality: file.dataset.quality,
                 extent: Some(extent),
-                parents: file.dataset.parents,
+                parents: file.dataset.parents.into_iter().chain(onward.parents.clone()).collect(),
                 distributions: vec![Distribution { format: "HttpData-PULL".into(), media_type: "text/csv".into() }],
             },
             policy: OfferedPolicy {
                 cedar,
                 global,
-                floor: file.policy.floor,
+                floor,
                 connector_floor: self.config.policy.floor.clone(),
                 zone: file.policy.zone.unwrap_or(self.config.policy.zone),
                 schema_sha256: slice.schema_sha256(),
@@ -164,6 +166,7 @@ impl Exchange {
             offer: base,
             signed,
         };
+        self.goes_onward(&onward).await?;
         self.commit_offer(&row, &next).await?;
         Ok(Published {
             id,

@@ -156,14 +156,13 @@ impl Exchange {
     async fn end_agreement(&self, id: &AgreementId, state: AgreementState, why: Refusal) -> Result<(), Refusal> {
         retry!(self.mark_ended(id, state, &why))?;
         for copy in self.copies(Some(id)).await? {
-            let (_, agreement) = self.agreement(id).await?;
             let why = Refusal::new(
                 "key-destroyed",
                 "the keying material of this copy was overwritten and removed; what remains is ciphertext",
             );
-            self.destroy_copy(&agreement, copy, why).await?;
+            self.destroy_copy(copy, None, why).await?;
         }
-        Ok(())
+        self.finish_derived().await
     }
 
     /// Destroys keys of copies under agreements that are over: those whose time has come, and what a crash left undone.
@@ -182,6 +181,7 @@ impl Exchange {
                 tracing::error!(agreement = %agreement.id(), %refusal, "an agreement could not be ended; it is tried again");
             }
         }
+        self.finish_derived().await?;
         self.post();
         Ok(())
     }

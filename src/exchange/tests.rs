@@ -131,6 +131,7 @@ impl Home {
             offers,
             grants,
             vault: Vault::open(&home).unwrap(),
+            open_uses: Arc::default(),
             roots,
             dataplane,
             sequence: Sequence::starting(clock.now()),

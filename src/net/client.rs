@@ -158,3 +158,23 @@ fn is_loopback(url: &Url) -> bool {
         None => false,
     }
 }
+
+/// A client for plain HTTP on this machine: no proxy, no redirect. It never speaks TLS, but is built with our provider
+/// all the same.
+pub fn loopback_client() -> Result<Client, NetError> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| NetError::Tls(error.to_string()))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .http1_only()
+        .no_proxy()
+        .redirect(Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(Duration::from_secs(5))
+        .build()
+        .map_err(|error| NetError::Tls(error.to_string()))
+}

@@ -15,7 +15,7 @@ mod tls;
 
 pub use self::{
     certificate::{CertificateError, PeerCertificate},
-    client::{Clients, NetError, Origin, Target},
+    client::{Clients, NetError, Origin, Target, loopback_client},
     guard::{AddressGuard, GuardError, GuardedResolver, Kind as AddressKind},
     serve::{ConnectionInfo, Connections, Failed, Limits, serve_plain, serve_tls},
     tls::{TlsIdentity, client_config, public_config, server_config},

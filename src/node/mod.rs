@@ -35,8 +35,8 @@ use crate::{
     dataplane::{DataPlane, Grant, Grants, ReleaseRow},
     error::Refusal,
     exchange::{
-        Behind, Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, Outbox, Parts,
-        Pushes, Refusals, Restorations, Restorer, SEEN, Sequence, Slices, Timer, TransferRow, WAITING, Webhook,
+        Behind, Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, OpenUses, Outbox,
+        Parts, Pushes, Refusals, Restorations, Restorer, SEEN, Sequence, Slices, Timer, TransferRow, WAITING, Webhook,
         WitnessClient, Witnesses, own_statements,
     },
     identity::{
@@ -208,6 +208,7 @@ impl Node {
         let mailbox = Arc::new(Mailbox::default());
         let witnesses = Arc::new(Witnesses::default());
         let restorations = Arc::new(Restorations::default());
+        let open_uses = Arc::new(OpenUses::default());
         let mirrors: Vec<Arc<dyn Mirror>> = vec![
             Arc::new(PeerMirror(peers.clone(), token_peers.clone())),
             offers.clone(),
@@ -217,6 +218,7 @@ impl Node {
             mailbox.clone(),
             witnesses.clone(),
             restorations.clone(),
+            open_uses.clone(),
         ];
         for (prefix, mirror) in [
             (Peer::PREFIX, 0),
@@ -282,6 +284,7 @@ impl Node {
             offers,
             grants,
             vault: Vault::open(home)?,
+            open_uses,
             roots,
             dataplane: dataplane.clone(),
             sequence: Sequence::starting(now),
@@ -306,6 +309,7 @@ impl Node {
         exchange.started().await?;
         exchange.owe_witnesses().await?;
         exchange.finish_ended().await?;
+        exchange.sweep_handovers().await?;
         exchange.finish_erasing().await?;
         exchange.sign_offers_anew().await?;
         if changed {

@@ -123,7 +123,10 @@ pub async fn restore(
         return Ok(contents);
     }
     begin(&*store, wish, &contents, &log, now).await?;
-    let known = all::<vault::CopyRow>(&*store, vault::PREFIX).await?.into_iter().map(|row| row.id).collect::<Vec<_>>();
+    let mut known: Vec<_> =
+        all::<vault::CopyRow>(&*store, vault::PREFIX).await?.into_iter().map(|row| row.id).collect();
+    let derived = all::<vault::DerivedRow>(&*store, vault::DerivedRow::PREFIX).await?;
+    known.extend(derived.into_iter().map(|row| row.copy));
     drop(store);
     let failed = |error| StartError::File { path: folder.clone(), error };
     fs::rename(&fresh, &folder).map_err(failed)?;

@@ -111,6 +111,12 @@ pub struct DatasetSection {
     /// The datasets that it was derived from.
     #[serde(default)]
     pub parents: BTreeSet<String>,
+    /// Derived datasets in our vault that it is made of: their parents' policies are inherited.
+    #[serde(default)]
+    pub derived_from: Vec<DatasetId>,
+    /// What it is offered onward for: what those policies are told.
+    #[serde(default)]
+    pub derived_purpose: String,
 }
 
 /// `[policy]`

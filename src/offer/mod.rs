@@ -8,7 +8,7 @@ mod object;
 mod row;
 mod view;
 
-pub use file::{Approval, Audience, ContractOnly, OfferFile, OfferFileError};
+pub use file::{Approval, Audience, ContractOnly, DatasetSection, OfferFile, OfferFileError};
 pub use object::{
     DatasetDescription, Distribution, Extent, Offer, OfferError, OfferedPolicy, Sealing, seal, sealing_kid, unseal,
     verify,

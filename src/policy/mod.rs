@@ -12,6 +12,7 @@ mod columns;
 mod decide;
 mod facts;
 mod filter;
+mod inherit;
 mod meet;
 mod obligation;
 mod parse;
@@ -29,6 +30,7 @@ pub use self::{
     decide::{Decision, Verdict},
     facts::{ContextFact, FactKind, FactSource, Facts, Principal, Resource},
     filter::{Comparison, Filter, FilterError, FilterExpr, Literal},
+    inherit::{InheritError, Inheritable, Inherited, columns_named, inherit, strictest},
     meet::{AtLeast, ColumnRule, Obligations},
     obligation::{Obligation, ObligationError},
     phase::{After, Before, Duties, iso},

@@ -21,6 +21,11 @@ pub(super) fn after(text: &str) -> Result<Vec<After>, ObligationError> {
     statements(text, After::build)
 }
 
+/// The statements of a text, not yet looked at.
+pub(super) fn pieces(text: &str) -> Result<Vec<(String, Args)>, ObligationError> {
+    statements(text, |name, args| Ok((name.to_owned(), Args { words: args.words.clone(), raw: args.raw.clone() })))
+}
+
 fn statements<T>(
     text: &str,
     build: impl Fn(&str, &Args) -> Result<T, ObligationError>,

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     crypto::{
-        SealingKey,
-        ece::{self, Keying, Opener},
+        Hasher, SealingKey, b64,
+        ece::{self, Keying, Opener, Sealer},
     },
     id::CopyId,
     receipt::Segment,
@@ -118,6 +118,50 @@ impl Vault {
         Ok(read_key(&self.folder(copy).join(KEY))?.map(|bytes| Keying::from_bytes(*bytes)))
     }
 
+    /// Seals a plaintext of our own into the folder of a new copy, synced; `seen` gets it as it passes by. Gives the body
+    /// and the bytes of plaintext.
+    pub fn seal(
+        &self,
+        copy: &CopyId,
+        keying: &Keying,
+        salt: [u8; 16],
+        input: &mut dyn Read,
+        seen: &mut dyn Write,
+    ) -> Result<(Segment, u64), VaultError> {
+        let path = self.folder(copy).join("0.ece");
+        let file_error = |error| VaultError::File { path: path.clone(), error };
+        let damaged = |error: ece::EceError| VaultError::Damaged { path: path.clone(), problem: error.to_string() };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(file_error)?;
+        let mut sealer = Sealer::new(keying, salt, "");
+        let mut hasher = Hasher::new();
+        let (mut coded, mut plain) = (0, 0);
+        let mut write = |bytes: &[u8]| {
+            hasher.update(bytes);
+            coded += bytes.len() as u64;
+            file.write_all(bytes)
+        };
+        write(&sealer.header()).map_err(file_error)?;
+        let mut next = record(input).map_err(VaultError::Reader)?;
+        loop {
+            let mut present = std::mem::take(&mut next);
+            // only a full record can have another after it
+            if present.len() == ece::RECORD_PLAIN {
+                next = record(input).map_err(VaultError::Reader)?;
+            }
+            seen.write_all(&present).map_err(VaultError::Reader)?;
+            plain += present.len() as u64;
+            let last = next.is_empty();
+            sealer.seal_record(&mut present, last).map_err(damaged)?;
+            write(&present).map_err(file_error)?;
+            if last {
+                break;
+            }
+        }
+        file.sync_all().map_err(file_error)?;
+        sync_folder(&self.folder(copy))?;
+        Ok((Segment { salt: b64(&salt), bytes: coded, sha256: hasher.finish() }, plain))
+    }
+
     /// Opens the coded bodies in order into `out`; says how many bytes of plaintext they held.
     pub fn open_copy(
         &self,
@@ -182,6 +226,13 @@ impl Vault {
             Err(error) => Err(VaultError::File { path: folder, error }),
         }
     }
+}
+
+/// As many bytes as make a record, fewer at the end.
+fn record(input: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(ece::RECORD_PLAIN + 32);
+    input.take(ece::RECORD_PLAIN as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Destroys all keys in the folder of a copy, also those that a crash left half in their place.
@@ -250,5 +301,35 @@ fn destroy_file(path: &Path) -> Result<(), VaultError> {
     match destroy() {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(VaultError::File { path: path.to_owned(), error }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::{RandomExt as _, SystemRandom},
+        time::Timestamp,
+    };
+
+    #[test]
+    fn what_we_seal_opens_to_what_it_was_and_no_plaintext_lies_beside_it() {
+        let home = tempfile::tempdir().unwrap();
+        let vault = Vault::open(home.path()).unwrap();
+        for size in [0, 1, ece::RECORD_PLAIN, ece::RECORD_PLAIN + 1, 3 * ece::RECORD_PLAIN] {
+            let copy: CopyId = SystemRandom.urn(Timestamp::from_millis(0)).parse().unwrap();
+            let keying = Keying::from_bytes(SystemRandom.array());
+            let text = b"secret. ".iter().copied().cycle().take(size).collect::<Vec<u8>>();
+            vault.create(&copy).unwrap();
+            let (segment, plain) =
+                vault.seal(&copy, &keying, SystemRandom.array(), &mut text.as_slice(), &mut io::sink()).unwrap();
+            assert_eq!(plain, size as u64);
+            let body = fs::read(vault.folder(&copy).join("0.ece")).unwrap();
+            assert_eq!(segment.bytes, body.len() as u64);
+            assert!(!body.windows(6).any(|window| window == b"secret"));
+            let mut opened = Vec::new();
+            assert_eq!(vault.open_copy(&copy, &keying, &[segment], &mut opened).unwrap(), size as u64);
+            assert_eq!(opened, text);
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     id::{AgreementId, CopyId, DatasetId, Pid, ReleaseId, RequestId},
     receipt::{Segment, row_key},
     time::Timestamp,
+    vault::Contents,
 };
 
 /// Where copies lie in the store.
@@ -62,8 +63,21 @@ pub struct CopyRow {
     /// Bytes of plaintext, once opened.
     #[serde(default)]
     pub bytes: u64,
+    /// What was seen in it when it was opened first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Contents>,
+    /// Whether we gave it up ourselves: what was derived from it stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
     /// When it was begun.
     pub begun: Timestamp,
+}
+
+impl CopyRow {
+    /// When it arrived; of one that was never looked into, when it was begun.
+    pub fn arrived(&self) -> Timestamp {
+        self.contents.as_ref().and_then(|contents| contents.arrived).unwrap_or(self.begun)
+    }
 }
 
 /// Where a copy stands.

@@ -1,8 +1,10 @@
 //! What goes through the front door: processes, sockets, files. One binary: linking is the slow part.
 
+mod applications;
 mod architecture;
 mod by_hand;
 mod demo;
+mod derived;
 mod disk;
 #[path = "../../examples/dispute/story.rs"]
 mod dispute;
