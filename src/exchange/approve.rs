@@ -19,7 +19,7 @@ use crate::{
     },
     id::{AgreementId, DatasetId, ParticipantId},
     offer::sealing_kid,
-    policy::{Before, ContextFact, Money, Part, Slice},
+    policy::{Action, Before, Clause, ContextFact, Money, Part, Slice, UseAction},
     protocol::Party,
     receipt::{Commit, Kind, list, read},
     time::Timestamp,
@@ -237,7 +237,11 @@ impl Exchange {
         }
         let roles: BTreeSet<String> = self.approvers().await?.into_iter().flat_map(|approver| approver.roles).collect();
         let us: ParticipantId = self.us.clone().into();
-        for clause in slice.clauses().iter().filter(|clause| clause.reaches_use()) {
+        // a consumer may always delete: nobody has to approve that
+        let uses = |clause: &&Clause| {
+            clause.actions.iter().any(|action| matches!(action, Action::Use(action) if *action != UseAction::Delete))
+        };
+        for clause in slice.clauses().iter().filter(uses) {
             for part in &clause.parts {
                 match part {
                     Part::Before(Before::Approve(role)) if !roles.contains(role) => {

@@ -297,9 +297,13 @@ impl Exchange {
     ) -> Result<ReleaseAnswer, Refusal> {
         // repeated for a release that is there, it says nothing any more
         let asked = if copy.release.is_none() { request.kept()? } else { b"{}".to_vec() };
-        if copy.release.is_none() {
+        let key = vault::purpose_key(&copy.id);
+        let kept = self.store.get(&key).await.map_err(refuse("store-unreadable"))?;
+        if copy.release.is_none() && kept.as_ref() != Some(&asked) {
+            // what is only overwritten would stay readable where it lay
+            self.store.erase(&key).await.map_err(refuse("store-failed"))?;
             let mut commit = Commit::new();
-            commit.content(vault::purpose_key(&copy.id), asked.clone());
+            commit.content(key, asked.clone());
             self.commit(commit).await?;
         }
         let AskedFor { purpose, with } = serde_json::from_slice(&asked).map_err(refuse("internal"))?;

@@ -116,7 +116,7 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
             "policy-invalid",
             vec!["cohort.cedar:", "porpose"],
         ),
-        ("cohort.cedar", policy.replace("@during", "@before"), "policy-invalid", vec!["@before", "not available"]),
+        ("cohort.cedar", policy.replace("@during", "@before"), "policy-invalid", vec!["@before", "unknown obligation `hash`"]),
         ("cohort.cedar", policy.replace("hash(id)", "watermark"), "policy-invalid", vec!["watermark", "not available"]),
         (
             "cohort.cedar",
