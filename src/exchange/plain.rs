@@ -97,6 +97,7 @@ impl Exchange {
             id,
             agreement: agreement.id().clone(),
             transfer: grant.transfer.clone(),
+            format: pin.format.parse().map_err(refuse("format-unsupported"))?,
             source: pin.path,
             snapshot: pin.snapshot,
             columns: offer.dataset.columns.clone(),

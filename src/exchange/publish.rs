@@ -90,7 +90,10 @@ impl Exchange {
                 collection: file.dataset.collection,
                 classification: file.dataset.classification,
                 quality: file.dataset.quality,
-                distributions: vec![Distribution { format: "HttpData-PULL".into(), media_type: "text/csv".into() }],
+                distributions: vec![Distribution {
+                    format: "HttpData-PULL".into(),
+                    media_type: format.media_type().into(),
+                }],
             },
             policy: OfferedPolicy {
                 cedar,

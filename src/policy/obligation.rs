@@ -51,6 +51,13 @@ pub enum Obligation {
         /// Of which columns.
         columns: Vec<String>,
     },
+    /// A keyed mark in the last digits of a column, by which a leaked copy names its recipient.
+    Watermark {
+        /// The marked column.
+        column: String,
+        /// By which columns a row is known.
+        keys: Vec<String>,
+    },
     /// Only as a sealed stream.
     Seal,
 }
@@ -223,6 +230,17 @@ impl Obligation {
                     Self::AtLeast { k: number(name, k, 2, 1_000_000, "2 to 1,000,000")?, columns: several(of)? }
                 }
                 _ => return Err(ObligationError::Arguments { name, takes: "a number and at least one column" }),
+            },
+            "watermark" => match args.words.split_first() {
+                Some((marked, keys)) if !keys.is_empty() && !keys.contains(marked) => {
+                    Self::Watermark { column: typed(marked, &NUMERIC, "numbers")?, keys: several(keys)? }
+                }
+                _ => {
+                    return Err(ObligationError::Arguments {
+                        name,
+                        takes: "a column of numbers, and the other columns by which a row is known",
+                    });
+                }
             },
             "seal" if args.words.is_empty() => Self::Seal,
             "seal" => return Err(ObligationError::Arguments { name, takes: "nothing" }),

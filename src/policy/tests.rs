@@ -148,7 +148,7 @@ fn what_is_not_understood_is_refused_by_name() {
         (permit("@during"), vec!["@during", "empty"]),
         (permit("@before(\"approve(x)\")"), vec!["@before", "not available"]),
         (permit("@after(\"notify\")"), vec!["@after", "not available"]),
-        (permit("@during(\"watermark\")"), vec!["watermark", "not available"]),
+        (permit("@during(\"watermark\")"), vec!["`watermark` takes", "other columns"]),
         (permit("@during(\"hahs(id)\")"), vec!["unknown obligation `hahs`", "did you mean `hash`", "policy `p`"]),
         (permit("@during(\"hash(idd)\")"), vec!["column `idd`", "did you mean `id`"]),
         (permit("@during(\"year(age)\")"), vec!["`year` needs a column of dates", "age", "integers"]),
