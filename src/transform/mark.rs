@@ -48,13 +48,13 @@ pub fn add(row: &mut hmac::Context, value: &str) {
     row.update(value.as_bytes());
 }
 
-/// The bit of a row that is marked.
-pub fn bit(row: hmac::Context) -> Option<bool> {
+/// The bit of a row that is marked, and what tells it from rows of other values.
+pub fn marked(row: hmac::Context) -> Option<(bool, [u8; 16])> {
     let tag = row.sign();
-    match tag.as_ref() {
-        [chosen, bit, ..] if chosen % ONE_IN == 0 => Some(bit & 1 == 1),
-        _ => None,
-    }
+    let (chosen, rest) = tag.as_ref().split_first()?;
+    let (bit, rest) = rest.split_first()?;
+    let id = rest.first_chunk::<16>()?;
+    (chosen % ONE_IN == 0).then_some((bit & 1 == 1, *id))
 }
 
 /// The parity of a number's last digit.
@@ -137,9 +137,11 @@ impl Mark {
             needs: "a number",
         };
         let odd = parity(number).ok_or_else(wrong)?;
-        if let Some(bit) = bit(known).filter(|bit| *bit != odd) {
-            let marked = moved(number, bit).ok_or_else(wrong)?;
-            made.mark(self.column, &marked);
+        if let Some((bit, _)) = marked(known)
+            && bit != odd
+        {
+            let number = moved(number, bit).ok_or_else(wrong)?;
+            made.mark(self.column, &number);
         }
         Ok(())
     }

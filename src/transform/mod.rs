@@ -19,8 +19,12 @@ mod out_parquet;
 mod plan;
 mod rules;
 mod select;
+mod trace;
 
-pub use self::plan::{HashKey, Outcome, Plan};
+pub use self::{
+    plan::{HashKey, Outcome, Plan},
+    trace::{Candidate, Found, Hashed, MarkFound, PseudonymsFound, Verdict, trace, verdict},
+};
 use crate::source::Broken;
 
 /// Why data could not be transformed. Names the row and the column, never a value: values are payload.
@@ -81,3 +85,5 @@ pub enum TransformError {
 mod tests;
 #[cfg(test)]
 mod tests_formats;
+#[cfg(test)]
+mod tests_trace;

@@ -23,7 +23,7 @@ pub enum Rule {
 }
 
 /// Bytes of a pseudonym, before base64url.
-const PSEUDONYM: usize = 16;
+pub const PSEUDONYM: usize = 16;
 /// Most places, either way, that `round` writes.
 const MAX_PLACES: u32 = 100;
 
