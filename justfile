@@ -43,3 +43,7 @@ tck-dsp *args:
 # licences, duplicate versions, advisories (needs cargo-deny)
 deny:
     cargo deny check
+
+# obligations on CSV and Parquet beside polars (needs Python, PyPI and 5 GB of disk)
+throughput:
+    bash tests/conformance/throughput/run.sh

@@ -32,6 +32,7 @@ use crate::{
     identity::token,
     net::ConnectionInfo,
     policy::{Columns, Obligations},
+    source::Format,
     transform::Plan,
 };
 
@@ -51,6 +52,8 @@ pub struct PlainRelease {
     pub transfer: Pid,
     /// The file, below a root.
     pub source: String,
+    /// How its bytes are laid out.
+    pub format: Format,
     /// Its state.
     pub snapshot: SnapshotId,
     /// Its columns.
@@ -107,7 +110,7 @@ impl DataPlane {
             return Err(Refusal::new("source-changed", "the source changed since it was published"));
         }
         let scope = HashScope { master: parts.keys.master.clone(), agreement: release.agreement.clone() };
-        let plan = Plan::compile(&release.obligations, &release.columns, Arc::new(scope))
+        let plan = Plan::compile(&release.obligations, &release.columns, release.format, Arc::new(scope))
             .map_err(|error| Refusal::new("obligation-unenforceable", error.to_string()))?;
         Ok(produce(opened, plan, 0, stopped))
     }
@@ -123,10 +126,12 @@ async fn pull(
     Path(transfer): Path<String>,
 ) -> Response {
     match begin(&door, &connection, &method, &headers, &transfer).await {
-        Ok(body) => {
+        Ok((body, format)) => {
             let mut response = Response::new(body);
             let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
+            if let Some(format) = format {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+            }
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
@@ -142,7 +147,7 @@ async fn begin(
     method: &Method,
     headers: &HeaderMap,
     transfer: &str,
-) -> Result<Body, Refused> {
+) -> Result<(Body, Option<Format>), Refused> {
     let forbidden = |refusal| (StatusCode::FORBIDDEN, refusal);
     let parts = door.plane.parts();
     let bearer = headers
@@ -159,7 +164,7 @@ async fn begin(
     }
     // what only looks spends nothing
     if *method == Method::HEAD {
-        return Ok(Body::empty());
+        return Ok((Body::empty(), None));
     }
     let release = door.releases.release_plain(&authorized.grant, Some(connection.remote)).await.map_err(forbidden)?;
     let stopped = Arc::new(AtomicBool::new(false));
@@ -167,7 +172,9 @@ async fn begin(
         let ours = refusal.is("obligation-unenforceable");
         (if ours { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CONFLICT }, refusal)
     })?;
-    Ok(Sending::new(door.clone(), release, authorized, connection.cancel.clone(), blocks, stopped).body())
+    let format = release.format;
+    let sending = Sending::new(door.clone(), release, authorized, connection.cancel.clone(), blocks, stopped);
+    Ok((sending.body(), Some(format)))
 }
 
 /// The body's side: hashes, and hands to the socket.

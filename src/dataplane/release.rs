@@ -40,7 +40,7 @@ pub struct ReleaseRow {
     pub peer: ParticipantId,
     /// The file, below a root.
     pub source: String,
-    /// `csv`.
+    /// `csv`, `jsonl`, `json` or `parquet`.
     pub format: String,
     /// The source's state: all bodies are of this one.
     pub snapshot: SnapshotId,

@@ -36,7 +36,7 @@ use crate::{
     offer::Extent,
     protocol::Caller,
     receipt::{Commit, Committer, Segment, read},
-    source::{Opened, Roots},
+    source::{Format, Opened, Roots},
     store::Store,
     time::Clock,
     transform::Plan,
@@ -224,9 +224,12 @@ async fn begin(
         );
     }
     let scope = HashScope { master: parts.keys.master.clone(), agreement: release.agreement.clone() };
-    let plan = Plan::compile(&release.obligations, &release.columns, Arc::new(scope)).map_err(|error| {
+    let unenforceable = |error: &dyn std::fmt::Display| {
         (StatusCode::INTERNAL_SERVER_ERROR, Refusal::new("obligation-unenforceable", error.to_string()))
-    })?;
+    };
+    let format: Format = release.format.parse().map_err(|error| unenforceable(&error))?;
+    let plan = Plan::compile(&release.obligations, &release.columns, format, Arc::new(scope))
+        .map_err(|error| unenforceable(&error))?;
     Ok(Start { release, authorized, opened, plan, from })
 }
 

@@ -18,6 +18,7 @@ use crate::{
     policy::{self, Columns, PolicySource, Slice},
     protocol::Party,
     receipt::{Commit, Kind, read},
+    source::Format,
     time::Timestamp,
 };
 
@@ -42,6 +43,9 @@ struct AgreementFile {
     /// The file, below one of our roots; needed where we provide.
     #[serde(default)]
     source: Option<String>,
+    /// How its bytes are laid out: `csv`, `jsonl`, `json`, `parquet`.
+    #[serde(default = "csv")]
+    format: String,
     /// Whether each step of its transfers waits for a person.
     #[serde(default)]
     approval: Approval,
@@ -53,6 +57,10 @@ struct AgreementFile {
     valid_until: Option<Timestamp>,
     /// On what terms.
     policy: PolicySection,
+}
+
+fn csv() -> String {
+    Format::Csv.to_string()
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -97,13 +105,13 @@ impl Exchange {
         let cedar = tokio::fs::read_to_string(&path).await.map_err(|error| unreadable(&path, error))?;
         self.partner(&described.peer)?;
 
+        let format: Format = described.format.parse().map_err(refuse("format-unsupported"))?;
         let (columns, source) = match (described.side, &described.source) {
             (Party::Provider, Some(source)) => {
-                let format = "csv".parse().map_err(refuse("format-unsupported"))?;
                 let looked = self.header_of(source, format).await?;
                 let pin = SourcePin {
                     path: source.clone(),
-                    format: "csv".into(),
+                    format: format.to_string(),
                     snapshot: looked.snapshot,
                     published: self.clock.now(),
                     extent: Some(looked.extent),
@@ -145,7 +153,10 @@ impl Exchange {
                 quality: None,
                 extent: source.as_ref().and_then(|pin| pin.extent),
                 parents: Default::default(),
-                distributions: vec![Distribution { format: "HttpData-PULL".into(), media_type: "text/csv".into() }],
+                distributions: vec![Distribution {
+                    format: "HttpData-PULL".into(),
+                    media_type: format.media_type().into(),
+                }],
             },
             policy: OfferedPolicy {
                 cedar,

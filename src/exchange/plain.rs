@@ -11,7 +11,7 @@ use crate::{
     exchange::{Exchange, address, refuse, retry},
     id::{ParticipantId, ReleaseId, Sha256},
     identity::Partner,
-    policy::{Action, Verdict},
+    policy::{Action, Asked, Verdict},
     protocol::Party,
     receipt::{Commit, Kind, Payload},
 };
@@ -73,6 +73,15 @@ impl Exchange {
                 .unwrap_or_else(|| Refusal::new("policy-no-permit", "the policy did not allow it"));
             return self.deny(&agreement, &grant.peer, grant, Some((&decision, "")), refusal).await;
         }
+        let spent = agreement.releases.total.records;
+        let obligations =
+            match decision.obligations.clone().for_request(&Asked::default(), &offer.dataset.columns, spent) {
+                Ok(obligations) => obligations,
+                Err(wrong) => {
+                    let refusal = Refusal::new(wrong.code(), wrong.to_string());
+                    return self.deny(&agreement, &grant.peer, grant, Some((&decision, "")), refusal).await;
+                }
+            };
         let Some(pin) = agreement.source.clone() else {
             return Err(Refusal::new("source-unavailable", "the agreement names no source of ours"));
         };
@@ -84,7 +93,7 @@ impl Exchange {
         receipt.authentication = Some(partner.authentication().into());
         self.record_decision(&mut commit, &mut receipt, &decision);
         receipt.action = Some(Action::Release.as_str().to_owned());
-        receipt.obligations_sha256 = Some(decision.obligations.sha256());
+        receipt.obligations_sha256 = Some(obligations.sha256());
         receipt.snapshot = Some(pin.snapshot);
         self.agreement_receipt(&mut commit, &agreement, receipt)?;
         let mut spent = agreement.clone();
@@ -95,10 +104,11 @@ impl Exchange {
             id,
             agreement: agreement.id().clone(),
             transfer: grant.transfer.clone(),
+            format: pin.format.parse().map_err(refuse("format-unsupported"))?,
             source: pin.path,
             snapshot: pin.snapshot,
             columns: offer.dataset.columns.clone(),
-            obligations: decision.obligations.clone(),
+            obligations,
         })
     }
 }

@@ -130,7 +130,10 @@ impl Exchange {
                 quality: file.dataset.quality,
                 extent: Some(extent),
                 parents: file.dataset.parents.into_iter().chain(onward.parents.clone()).collect(),
-                distributions: vec![Distribution { format: "HttpData-PULL".into(), media_type: "text/csv".into() }],
+                distributions: vec![Distribution {
+                    format: "HttpData-PULL".into(),
+                    media_type: format.media_type().into(),
+                }],
             },
             policy: OfferedPolicy {
                 cedar,
@@ -184,7 +187,8 @@ impl Exchange {
         tokio::task::spawn_blocking(move || {
             let opened = roots.open(&path)?;
             let columns = source::header(&opened, format)?;
-            let extent = Extent { bytes: opened.len(), records: None };
+            let records = source::records(&opened, format, &columns)?;
+            let extent = Extent { bytes: opened.len(), records: Some(records) };
             Ok::<_, source::SourceError>(Looked { snapshot: opened.snapshot(), columns, extent })
         })
         .await

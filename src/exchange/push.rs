@@ -126,7 +126,8 @@ impl Exchange {
         let blocks = self.dataplane.plain_blocks(release, stopped.clone()).await?;
         let progress = Arc::new(Mutex::new((Hasher::new(), 0, false)));
         let body = reqwest::Body::wrap_stream(bytes(blocks, progress.clone()));
-        let mut request = client.post(&place.url).timeout(LONGEST).header("content-type", "text/csv; charset=utf-8");
+        let mut request =
+            client.post(&place.url).timeout(LONGEST).header("content-type", release.format.content_type());
         if !token.is_empty() {
             request = request.header("authorization", token);
         }

@@ -96,7 +96,7 @@ pub struct DatasetSection {
     pub description: String,
     /// The file, below one of the operator's roots.
     pub source: String,
-    /// `csv`.
+    /// `csv`, `jsonl`, `json` or `parquet`.
     #[serde(default = "csv")]
     pub format: String,
     /// The collection that it belongs to.

@@ -35,6 +35,9 @@ pub struct Obligations {
     /// Only rows in groups of this size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<AtLeast>,
+    /// Columns of numbers that carry a mark of their recipient, and by which columns a row is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub watermark: BTreeMap<String, BTreeSet<String>>,
     /// Only as a sealed stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub seal: bool,
@@ -149,6 +152,12 @@ impl Obligations {
             }
             Obligation::Quota(rows) => self.quota = Some(self.quota.map_or(*rows, |before| before.min(*rows))),
             Obligation::Match(columns) => self.matching.extend(columns.iter().cloned()),
+            // All keys of all demands: rows are told apart at least as finely as each demands, so none gets fewer
+            // independent marks. (Common keys alone could be a column with two values: two marks in all. And of three
+            // demands it would matter which met first.) The price: a trace needs all of these columns in the leak.
+            Obligation::Watermark { column, keys } => {
+                self.watermark.entry(column.clone()).or_default().extend(keys.iter().cloned());
+            }
             Obligation::Seal => self.seal = true,
         }
     }

@@ -55,6 +55,13 @@ pub enum Obligation {
     Quota(u64),
     /// Only rows that are equal in these columns to values that the request gives.
     Match(Vec<String>),
+    /// A keyed mark in the last digits of a column, by which a leaked copy names its recipient.
+    Watermark {
+        /// The marked column.
+        column: String,
+        /// By which columns a row is known.
+        keys: Vec<String>,
+    },
     /// Only as a sealed stream.
     Seal,
 }
@@ -231,6 +238,17 @@ impl Obligation {
                     Self::AtLeast { k: number(name, k, 2, 1_000_000, "2 to 1,000,000")?, columns: several(of)? }
                 }
                 _ => return Err(ObligationError::Arguments { name, takes: "a number and at least one column" }),
+            },
+            "watermark" => match args.words.split_first() {
+                Some((marked, keys)) if !keys.is_empty() && !keys.contains(marked) => {
+                    Self::Watermark { column: typed(marked, &NUMERIC, "numbers")?, keys: several(keys)? }
+                }
+                _ => {
+                    return Err(ObligationError::Arguments {
+                        name,
+                        takes: "a column of numbers, and the other columns by which a row is known",
+                    });
+                }
             },
             "seal" if args.words.is_empty() => Self::Seal,
             "seal" => return Err(ObligationError::Arguments { name, takes: "nothing" }),

@@ -152,7 +152,7 @@ fn what_is_not_understood_is_refused_by_name() {
         (permit("@after(\"delete_within(90)\")"), vec!["@after", "ISO 8601"]),
         (permit("@contract(\"\")"), vec!["@contract", "empty"]),
         ("@id(\"p\") @contract(\"x\") forbid (principal, action, resource);".into(), vec!["@contract", "permits only"]),
-        (permit("@during(\"watermark\")"), vec!["watermark", "not available"]),
+        (permit("@during(\"watermark\")"), vec!["`watermark` takes", "other columns"]),
         (permit("@during(\"hahs(id)\")"), vec!["unknown obligation `hahs`", "did you mean `hash`", "policy `p`"]),
         (permit("@during(\"hash(idd)\")"), vec!["column `idd`", "did you mean `id`"]),
         (permit("@during(\"year(age)\")"), vec!["`year` needs a column of dates", "age", "integers"]),

@@ -1,74 +1,129 @@
-//! The header row, and what the columns look like in a sample.
+//! A source's columns, what they look like in a sample, and how many records there are.
 
-use std::io::Read as _;
+use std::{io::Read as _, sync::Arc};
 
 use crate::{
     policy::{Column, ColumnKind, Columns},
-    source::{Broken, Decimal, Format, Opened, SourceError, Strict, year_of},
+    source::{Broken, Csv, Decimal, Format, Json, Opened, Parquet, Records, Row, SourceError, year_of},
 };
 
 /// Rows that are looked at to tell what a column holds.
-const SAMPLE: usize = 1000;
+const SAMPLE: u64 = 1000;
 /// Most bytes that are read for header and sample.
 const MAX_BYTES: u64 = 8 << 20;
-/// Longest header row, in bytes.
-const MAX_HEADER: usize = 1 << 20;
 
-/// Reads the header, and what its columns hold in the first thousand rows.
+/// Reads the columns, and what they hold in the first thousand rows. Columns of JSON are the members of these, in the
+/// order in which they first appear.
 ///
 /// # Errors
-/// [`SourceError::Header`] where the header can't be used, or a row of the sample is short, long or not UTF-8: names the
-/// row. Better said when a dataset is published than at its first release.
+/// [`SourceError::Header`] where the header can't be used, or a row of the sample is broken: names the row. Better said
+/// when a dataset is published than at its first release.
 pub fn header(opened: &Opened, format: Format) -> Result<Columns, SourceError> {
-    let Format::Csv = format;
     let wrong = |problem: String| SourceError::Header { path: opened.path().to_owned(), problem };
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(Strict::new(opened.file()?.take(MAX_BYTES)));
-    let names = match reader.byte_headers() {
-        Ok(names) if names.as_slice().len() > MAX_HEADER => {
-            return Err(wrong(format!("the header row has more than {MAX_HEADER} bytes; is it a CSV?")));
-        }
-        Ok(names) => names.clone(),
-        Err(error) => return Err(wrong(format!("the header row can't be read: {error}"))),
-    };
-    let names: Vec<String> = names
-        .iter()
-        .enumerate()
-        .map(|(at, name)| match std::str::from_utf8(name) {
-            Ok(name) => Ok(name.to_owned()),
-            Err(_) => Err(wrong(format!("the header's column {} is not valid UTF-8", at + 1))),
-        })
-        .collect::<Result<_, _>>()?;
-    let mut seen = vec![Seen::default(); names.len()];
-    let mut record = csv::ByteRecord::new();
+    let file = opened.file()?;
     let is_cut = opened.len() > MAX_BYTES;
-    for row in 1..=SAMPLE {
-        let more = match reader.read_byte_record(&mut record) {
-            Err(error) if is_cut && is_open_quote(&error) => break,
-            Err(error) => return Err(wrong(format!("row {row} can't be read: {error}"))),
-            Ok(more) => more,
-        };
-        if !more || is_cut && reader.position().byte() >= MAX_BYTES {
-            break; // the sample's end may have cut this row
-        }
-        let line = record.position().map_or(0, csv::Position::line);
-        if record.len() != names.len() {
-            let (found, expected) = (record.len(), names.len());
-            return Err(wrong(format!("row {row} (line {line}) has {found} fields, the header has {expected}")));
-        }
-        for ((value, seen), name) in record.iter().zip(&mut seen).zip(&names) {
-            match std::str::from_utf8(value) {
-                Ok(value) => seen.look(value),
-                Err(_) => return Err(wrong(format!("row {row} (line {line}), column `{name}` is not valid UTF-8"))),
-            }
-        }
-    }
-    let columns = names.into_iter().zip(&seen).map(|(name, seen)| Column { name, kind: seen.kind() });
+    let broken = |error: Broken| match error {
+        Broken::Header(problem) => wrong(problem),
+        other => wrong(other.to_string()),
+    };
+    let seen = match format {
+        Format::Csv => of_csv(file.take(MAX_BYTES), is_cut),
+        Format::JsonLines | Format::Json => of_json(file.take(MAX_BYTES), format == Format::Json, is_cut),
+        Format::Parquet => of_parquet(file),
+    };
+    let columns = seen.map_err(broken)?.into_iter().map(|(name, kind)| Column { name, kind });
     Columns::new(columns.collect()).map_err(|error| wrong(error.to_string()))
 }
 
-fn is_open_quote(error: &csv::Error) -> bool {
-    let csv::ErrorKind::Io(error) = error.kind() else { return false };
-    error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(|broken| matches!(broken, Broken::Open(_)))
+/// How many records the whole source has: it is read to its end, a Parquet file's footer says it.
+///
+/// # Errors
+/// [`SourceError::Header`] for a row that is broken, or a header that is not the one of `columns`.
+pub fn records(opened: &Opened, format: Format, columns: &Columns) -> Result<u64, SourceError> {
+    let file = opened.file()?;
+    let count = || {
+        let mut count = 0;
+        let mut one = || -> Result<bool, Broken> {
+            count += 1;
+            Ok(true)
+        };
+        match format {
+            Format::Csv => {
+                let mut rows = Csv::open(file, false)?;
+                rows.expect(columns)?;
+                while rows.fill()? {
+                    rows.each(|_| one())?;
+                }
+            }
+            Format::JsonLines | Format::Json => {
+                let mut rows = Json::new(file, format == Format::Json, Some(columns), false);
+                while rows.fill()? {
+                    rows.each(|_| one())?;
+                }
+            }
+            Format::Parquet => {
+                let parquet = Parquet::open(Arc::new(file))?;
+                super::expect(parquet.columns().map(|(name, _)| name), columns)?;
+                count = parquet.records()?;
+            }
+        }
+        Ok(count)
+    };
+    count().map_err(|error: Broken| SourceError::Header { path: opened.path().to_owned(), problem: error.to_string() })
+}
+
+type Sampled = Vec<(String, ColumnKind)>;
+
+fn of_csv(input: impl std::io::Read, is_cut: bool) -> Result<Sampled, Broken> {
+    let mut rows = Csv::open(input, is_cut)?;
+    let mut sample = Sample::default();
+    let names = rows.names().to_vec();
+    while rows.fill()? && rows.each(|row| sample.look(row, names.len()))? {}
+    Ok(sample.kinds(names))
+}
+
+fn of_json(input: impl std::io::Read, array: bool, is_cut: bool) -> Result<Sampled, Broken> {
+    let mut rows = Json::new(input, array, None, is_cut);
+    let mut sample = Sample::default();
+    while rows.fill()? && rows.each(|row| sample.look(row, row.width()))? {}
+    Ok(sample.kinds(rows.names().to_vec()))
+}
+
+fn of_parquet(file: std::fs::File) -> Result<Sampled, Broken> {
+    let parquet = Parquet::open(Arc::new(file))?;
+    let columns: Sampled = parquet.columns().map(|(name, kind)| (name.to_owned(), kind)).collect();
+    let mut sample = Sample::default();
+    let all: Vec<usize> = (0..columns.len()).collect();
+    let mut batches = parquet.batches(&all)?;
+    while batches.fill()? && batches.each(|row| sample.look(row, columns.len()))? {}
+    let (names, typed): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    // a type says more than a sample; only text may hold anything
+    let kinds = sample.kinds(names).into_iter().zip(typed);
+    Ok(kinds.map(|((name, seen), kind)| (name, if kind == ColumnKind::Text { seen } else { kind })).collect())
+}
+
+#[derive(Default)]
+struct Sample {
+    rows: u64,
+    seen: Vec<Seen>,
+    scratch: String,
+}
+
+impl Sample {
+    /// Looks at a row; false where that was the last one of a sample.
+    fn look(&mut self, row: &impl Row, width: usize) -> Result<bool, Broken> {
+        self.rows += 1;
+        self.seen.resize(self.seen.len().max(width), Seen::default());
+        for (place, seen) in self.seen.iter_mut().enumerate().take(width) {
+            seen.look(row.text(place, &mut self.scratch)?);
+        }
+        Ok(self.rows < SAMPLE)
+    }
+
+    fn kinds(self, names: Vec<String>) -> Sampled {
+        let seen = self.seen.into_iter().chain(std::iter::repeat(Seen::default()));
+        names.into_iter().zip(seen).map(|(name, seen)| (name, seen.kind())).collect()
+    }
 }
 
 /// What no value so far was.
@@ -163,7 +218,7 @@ mod tests {
             assert!(error.contains(word) && error.contains("x.csv"), "{error}");
         }
         let mut long = b"a,".to_vec();
-        long.resize(MAX_HEADER + 10, b'b');
+        long.resize((1 << 20) + 10, b'b');
         assert!(header_of(&long).unwrap_err().contains("more than 1048576 bytes"));
     }
 

@@ -3,19 +3,39 @@
 //! Owns how a path becomes an open descriptor: beneath a root, component by component, following no link; regular files
 //! only; never in the connector's home. And what is known of it: its [`SnapshotId`], its columns. Files in this version.
 
+mod broken;
+mod buffer;
+mod csv;
 mod header;
+mod json;
+mod parquet;
 mod roots;
-mod strict;
 mod value;
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 pub use self::{
-    header::header,
+    broken::Broken,
+    csv::{Csv, CsvRow, expect, header_names},
+    header::{header, records},
+    json::{Json, JsonRow},
+    parquet::{Batches, Parquet, ParquetRow, ReadAt, Typed, guarded},
     roots::{Opened, Roots},
-    strict::{Broken, Strict},
-    value::{Decimal, year_of},
+    value::{Decimal, short_floor, year_of},
 };
+
+/// One record, as obligations see it: by the texts of its values.
+pub trait Row {
+    /// Its number, from 1, without a header.
+    fn number(&self) -> u64;
+
+    /// The text of the value in the column at this place of the file; nothing where it is empty or null. `scratch` is
+    /// room for a text that doesn't lie anywhere.
+    ///
+    /// # Errors
+    /// A value without a text, named by row and column.
+    fn text<'a>(&'a self, place: usize, scratch: &'a mut String) -> Result<&'a str, Broken>;
+}
 
 /// Why a source can't be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +91,7 @@ pub enum SourceError {
         error: std::io::Error,
     },
     /// A format that this version doesn't read.
-    #[error("the format `{0}` is not available in this version; csv is")]
+    #[error("the format `{0}` is not available in this version; csv, jsonl, json and parquet are")]
     Format(String),
     /// A header that can't be used.
     #[error("`{path}`: {problem}")]
@@ -88,23 +108,87 @@ pub enum SourceError {
 pub enum Format {
     /// RFC 4180, UTF-8, with a header row.
     Csv,
+    /// JSON Lines: a flat object a line.
+    JsonLines,
+    /// One JSON array of flat objects.
+    Json,
+    /// Apache Parquet with flat columns.
+    Parquet,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Csv, Self::JsonLines, Self::Json, Self::Parquet];
+
+    /// Its name in `offer.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::JsonLines => "jsonl",
+            Self::Json => "json",
+            Self::Parquet => "parquet",
+        }
+    }
+
+    /// As a distribution names it.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv",
+            Self::JsonLines => "application/jsonl",
+            Self::Json => "application/json",
+            Self::Parquet => "application/vnd.apache.parquet",
+        }
+    }
+}
+
+impl Format {
+    /// As an HTTP answer names it.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv; charset=utf-8",
+            other => other.media_type(),
+        }
+    }
 }
 
 impl FromStr for Format {
     type Err = SourceError;
     fn from_str(text: &str) -> Result<Self, SourceError> {
-        match text {
-            "csv" => Ok(Self::Csv),
-            other => Err(SourceError::Format(other.chars().take(40).collect())),
-        }
+        let known = Self::ALL.into_iter().find(|format| format.as_str() == text);
+        known.ok_or_else(|| SourceError::Format(text.chars().take(40).collect()))
     }
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("csv")
+        f.write_str(self.as_str())
     }
 }
+
+/// A stream of records.
+pub trait Records {
+    /// One of them.
+    type Row<'a>: Row;
+
+    /// Reads on, where there is more; false at the end.
+    ///
+    /// # Errors
+    /// The source can't be read, or ends where it may not.
+    fn fill(&mut self) -> Result<bool, Broken>;
+
+    /// Each record that was read, until `take` says that it's enough; then false.
+    ///
+    /// # Errors
+    /// A record that is broken, or what `take` says.
+    fn each<E: From<Broken>>(&mut self, take: impl FnMut(&Self::Row<'_>) -> Result<bool, E>) -> Result<bool, E>;
+}
+
+#[cfg(test)]
+mod tests_csv;
+#[cfg(test)]
+mod tests_json;
+#[cfg(test)]
+mod tests_parquet;
 
 #[cfg(test)]
 mod tests {
@@ -112,10 +196,13 @@ mod tests {
 
     #[test]
     fn formats_are_known_by_name_and_others_refused_by_it() {
-        assert_eq!("csv".parse::<Format>().unwrap().to_string(), "csv");
-        for other in ["parquet", "CSV", "", "jsonl"] {
+        for format in Format::ALL {
+            assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
+            assert!(format.media_type().contains('/'));
+        }
+        for other in ["xlsx", "CSV", "", "ndjson"] {
             let error = other.parse::<Format>().unwrap_err().to_string();
-            assert!(error.contains(&format!("`{other}`")) && error.contains("csv is"), "{error}");
+            assert!(error.contains(&format!("`{other}`")) && error.contains("csv, jsonl"), "{error}");
         }
     }
 }

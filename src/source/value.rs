@@ -123,6 +123,35 @@ impl PartialEq for Decimal<'_> {
 
 impl Eq for Decimal<'_> {}
 
+/// The floor of a number of at most 18 digits before its point, and whether the number lies above it. `None` for longer
+/// numbers too, and for some that [`Decimal::parse`] takes: this is its quick way.
+pub fn short_floor(text: &str) -> Option<(i64, bool)> {
+    let bytes = text.as_bytes();
+    let negative = bytes.first() == Some(&b'-');
+    let digits = &bytes[usize::from(negative)..];
+    let mut whole = 0_i64;
+    let mut above = false;
+    for (at, byte) in digits.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' if at < 18 => whole = whole * 10 + i64::from(byte - b'0'),
+            b'.' if at > 0 => {
+                let fraction = &digits[at + 1..];
+                if fraction.is_empty() || !fraction.iter().all(u8::is_ascii_digit) {
+                    return None;
+                }
+                above = fraction.iter().any(|digit| *digit != b'0');
+                break;
+            }
+            _ => return None,
+        }
+    }
+    match (digits.is_empty(), negative) {
+        (true, _) => None,
+        (_, false) => Some((whole, above)),
+        (_, true) => Some((-whole - i64::from(above), above)),
+    }
+}
+
 /// The year of a date: four digits first or last among three numbers parted by `-`, `/` or `.`; a time may follow.
 pub fn year_of(value: &str) -> Option<&str> {
     let date = value.split([' ', 'T']).next()?;
@@ -228,6 +257,13 @@ mod tests {
 
     proptest! {
         #[test]
+        fn the_quick_way_takes_nothing_that_the_exact_one_does_not(text in "[-+.0-9a]{0,24}") {
+            if let Some((floor, _)) = short_floor(&text) {
+                prop_assert_eq!(Decimal::parse(&text).and_then(|number| number.floor()), Some(i128::from(floor)));
+            }
+        }
+
+        #[test]
         fn decimals_are_ordered_and_rounded_as_integers_are(a in -100_000_i64..100_000, b in -100_000_i64..100_000, zeros in 0_usize..4, places in -6_i32..6) {
             let written = |n: i64| {
                 let sign = if n < 0 { "-" } else { "" };
@@ -236,6 +272,7 @@ mod tests {
             let (x, y) = (written(a), written(b));
             prop_assert_eq!(Decimal::parse(&x).unwrap().cmp(&Decimal::parse(&y).unwrap()), a.cmp(&b));
             prop_assert_eq!(Decimal::parse(&x).unwrap().floor(), Some(i128::from(a.div_euclid(1000))));
+            prop_assert_eq!(short_floor(&x), Some((a.div_euclid(1000), a % 1000 != 0)));
             // the same in integers: thousandths to units of 10^(3 - places)
             let expected = if places >= 3 { a } else {
                 let unit = 10_i64.pow((3 - places) as u32);

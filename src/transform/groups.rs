@@ -2,18 +2,14 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use arrow_array::{Array as _, StringArray};
-
 use crate::{crypto::sha256, transform::TransformError};
 
 /// Most groups that are counted: 50 MB, and half as much again while the table grows.
 pub const MAX_GROUPS: usize = 1_000_000;
 
 /// Rows of each group, counted in a first pass and again in the second.
-pub struct Groups<'a> {
+pub struct Groups {
     k: u64,
-    /// Places, among the released columns, of those that make a group.
-    places: &'a [usize],
     max: usize,
     /// By the first 16 bytes of the SHA-256 of the released values: of one size however long these are.
     tallies: HashMap<[u8; 16], Tally>,
@@ -27,14 +23,28 @@ struct Tally {
     second: u32,
 }
 
-impl<'a> Groups<'a> {
-    pub fn new(k: u64, places: &'a [usize], max: usize) -> Self {
-        Self { k, places, max, tallies: HashMap::new(), scratch: Vec::new() }
+impl Groups {
+    pub fn new(k: u64, max: usize) -> Self {
+        Self { k, max, tallies: HashMap::new(), scratch: Vec::new() }
+    }
+
+    /// Adds a released value of the row, with its length. Null is written as nothing, and so is nothing else.
+    pub fn add(&mut self, value: &str) {
+        self.scratch.extend_from_slice(&(value.len() as u64).to_be_bytes());
+        self.scratch.extend_from_slice(value.as_bytes());
+    }
+
+    /// The group of the row whose values were added; begins the next row.
+    pub fn key(&mut self) -> [u8; 16] {
+        let mut key = [0; 16];
+        key.copy_from_slice(&sha256(&self.scratch).as_bytes()[..16]);
+        self.scratch.clear();
+        key
     }
 
     /// Counts a row, in the first pass.
-    pub fn count(&mut self, released: &[StringArray], row: usize) -> Result<(), TransformError> {
-        let (key, groups) = (self.key(released, row), self.tallies.len());
+    pub fn count(&mut self, key: [u8; 16]) -> Result<(), TransformError> {
+        let groups = self.tallies.len();
         let tally = match self.tallies.entry(key) {
             Entry::Vacant(_) if groups >= self.max => return Err(TransformError::Groups(self.max)),
             entry => entry.or_default(),
@@ -44,8 +54,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Whether this row, met in the second pass, may leave.
-    pub fn is_shown(&mut self, released: &[StringArray], row: usize) -> Result<bool, TransformError> {
-        let key = self.key(released, row);
+    pub fn is_shown(&mut self, key: [u8; 16]) -> Result<bool, TransformError> {
         let tally = self.tallies.get_mut(&key).ok_or(TransformError::Changed)?;
         tally.second = tally.second.saturating_add(1);
         Ok(u64::from(tally.first) >= self.k)
@@ -57,19 +66,5 @@ impl<'a> Groups<'a> {
             true => Ok(()),
             false => Err(TransformError::Changed),
         }
-    }
-
-    /// The released values, each with its length. Null is written as nothing, and so is nothing else.
-    fn key(&mut self, released: &[StringArray], row: usize) -> [u8; 16] {
-        self.scratch.clear();
-        for place in self.places {
-            let column = &released[*place];
-            let value = if column.is_null(row) { "" } else { column.value(row) };
-            self.scratch.extend_from_slice(&(value.len() as u64).to_be_bytes());
-            self.scratch.extend_from_slice(value.as_bytes());
-        }
-        let mut key = [0; 16];
-        key.copy_from_slice(&sha256(&self.scratch).as_bytes()[..16]);
-        key
     }
 }

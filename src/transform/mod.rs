@@ -1,22 +1,30 @@
-//! Obligations applied to data, as a stream of Arrow record batches.
+//! Obligations applied to data, as a stream of records.
 //!
 //! ```text
-//!   bytes ─▶ CSV rows, checked ─▶ batch ─▶ filter ─▶ limit ─▶ generalise ─▶ at_least ─▶ drop, keep ─▶ CSV ─▶ bytes
+//!   bytes ─▶ records, checked ─▶ filter ─▶ limit ─▶ generalise ─▶ at_least ─▶ drop, keep ─▶ watermark ─▶ bytes
 //! ```
 //!
-//! A [`Plan`] is compiled once per release; where nothing has to be changed the bytes are copied and never parsed.
-//! Memory is constant: a batch of rows, and with `at_least` one counter a group. The same bytes come out each time, so
-//! that a stream can be resumed.
+//! What obligations do is defined on the texts of values, so that it is the same for CSV, JSON and Parquet; what none
+//! touches leaves as it was, of its own type. A [`Plan`] is compiled once per release; where nothing has to be changed
+//! the bytes are copied and never parsed. Memory is constant: a window of records (of Parquet, a batch and an output's
+//! row group), and with `at_least` one counter a group. The same bytes come out each time, so that a stream can be
+//! resumed.
 //!
 //! Does not own sealing (`dataplane`), nor what the obligations are (`policy`).
 
 mod groups;
+mod mark;
+mod out;
+mod out_parquet;
 mod plan;
-mod rows;
 mod rules;
 mod select;
+mod trace;
 
-pub use self::plan::{HashKey, Outcome, Plan};
+pub use self::{
+    plan::{HashKey, Outcome, Plan},
+    trace::{Candidate, Found, Hashed, MarkFound, PseudonymsFound, Verdict, trace, verdict},
+};
 use crate::source::Broken;
 
 /// Why data could not be transformed. Names the row and the column, never a value: values are payload.
@@ -33,48 +41,21 @@ pub enum TransformError {
         /// Which obligation.
         obligation: &'static str,
     },
+    /// A mark that other obligations would break.
+    #[error("`watermark` on column `{column}` can't be met: {problem}")]
+    Watermark {
+        /// The marked column.
+        column: String,
+        /// What stands against it, by name.
+        problem: String,
+    },
+    /// An obligation that depends on the request, and was not made to fit one.
+    #[error("`{0}` depends on the request and was not resolved for one")]
+    Open(&'static str),
     /// Obligations that leave no column.
     #[error("no column is left: each is dropped, or not kept")]
     NoColumns,
-    /// The header is not the one that was published.
-    #[error("the header is not the one that was published: {0}")]
-    Header(String),
-    /// A row with too few or too many fields.
-    #[error("row {row} (line {line}) has {found} fields, the header has {expected}")]
-    Width {
-        /// From 1, without the header.
-        row: u64,
-        /// From 1.
-        line: u64,
-        /// Fields in it.
-        found: usize,
-        /// Fields in the header.
-        expected: usize,
-    },
-    /// A field that is not UTF-8.
-    #[error("row {row} (line {line}), column `{column}` is not valid UTF-8")]
-    Utf8 {
-        /// From 1, without the header.
-        row: u64,
-        /// From 1.
-        line: u64,
-        /// Which column.
-        column: String,
-    },
-    /// A field that is too long.
-    #[error(
-        "row {row} (line {line}), column `{column}` has more than {} bytes; is a quote not closed?",
-        rows::MAX_FIELD
-    )]
-    FieldTooLong {
-        /// From 1, without the header.
-        row: u64,
-        /// From 1.
-        line: u64,
-        /// Which column.
-        column: String,
-    },
-    /// Not RFC 4180.
+    /// A record that can't be read.
     #[error(transparent)]
     Broken(#[from] Broken),
     /// A value that an obligation can't handle.
@@ -101,10 +82,11 @@ pub enum TransformError {
     /// Reading or writing.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// Arrow.
-    #[error("the batch could not be built: {0}")]
-    Arrow(#[from] arrow_schema::ArrowError),
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_formats;
+#[cfg(test)]
+mod tests_trace;

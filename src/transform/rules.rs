@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use arrow_array::{Array as _, StringArray, builder::StringBuilder};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
 use crate::{
     policy::ColumnRule,
-    source::{Decimal, year_of},
+    source::{Decimal, short_floor, year_of},
 };
 
 /// A rule ready to be applied.
@@ -23,17 +22,8 @@ pub enum Rule {
     Round(i32),
 }
 
-/// A value that the rule can't handle.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Unfit {
-    /// Its place in the batch.
-    pub row: usize,
-    pub obligation: &'static str,
-    pub needs: &'static str,
-}
-
 /// Bytes of a pseudonym, before base64url.
-const PSEUDONYM: usize = 16;
+pub const PSEUDONYM: usize = 16;
 /// Most places, either way, that `round` writes.
 const MAX_PLACES: u32 = 100;
 
@@ -47,6 +37,8 @@ impl Rule {
             ColumnRule::Drop => return Err("drop"),
             ColumnRule::Redact => Self::Redact,
             ColumnRule::Nullify => Self::Nullify,
+            // domains of other uses than this one begin so
+            ColumnRule::Hash(domain) if domain.starts_with('\0') => return Err("hash"),
             ColumnRule::Hash(domain) => Self::Hash(hmac::Key::new(hmac::HMAC_SHA256, &key(domain))),
             ColumnRule::ShowFirst(count) => Self::ShowFirst(*count as usize),
             ColumnRule::ShowLast(count) => Self::ShowLast(*count as usize),
@@ -58,32 +50,23 @@ impl Rule {
         })
     }
 
-    /// The column as it is released. An empty value stays empty, but for `redact`: that there was none is hidden too.
+    /// Writes what is released for a value. An empty one stays empty, but for `redact`: that there was none is hidden
+    /// too. `scratch` is only room to work in.
     ///
     /// # Errors
-    /// The first value that the rule can't handle.
-    pub fn apply(&self, column: &StringArray) -> Result<StringArray, Unfit> {
+    /// The obligation, and what it needs.
+    pub fn apply(
+        &self,
+        value: &str,
+        out: &mut String,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), (&'static str, &'static str)> {
         match self {
-            Self::Redact => return Ok(StringArray::from_iter_values(std::iter::repeat_n("***", column.len()))),
-            Self::Nullify => return Ok(StringArray::new_null(column.len())),
-            _ => {}
+            Self::Redact => out.push_str("***"),
+            _ if value.is_empty() => {}
+            _ => self.write(value, out, scratch)?,
         }
-        let mut out = StringBuilder::with_capacity(column.len(), column.len() * 8);
-        let (mut text, mut scratch) = (String::new(), Vec::new());
-        for (row, value) in column.iter().enumerate() {
-            let Some(value) = value else {
-                out.append_null();
-                continue;
-            };
-            text.clear();
-            self.write(value, &mut text, &mut scratch).map_err(|(obligation, needs)| Unfit {
-                row,
-                obligation,
-                needs,
-            })?;
-            out.append_value(&text);
-        }
-        Ok(out.finish())
+        Ok(())
     }
 
     /// What comes out for one value that is not empty; else the obligation, and what it needs.
@@ -103,6 +86,18 @@ impl Rule {
             }
             Self::Year => out.push_str(year_of(value).ok_or(("year", "a date"))?),
             Self::Band(width) => {
+                // the same in fewer bits, for nearly all numbers there are
+                if let Some((floor, _)) = short_floor(value)
+                    && let Ok(width) = i64::try_from(*width)
+                    && let Some(lower) = floor.div_euclid(width).checked_mul(width)
+                    && let Some(upper) = lower.checked_add(width - 1)
+                {
+                    let mut digits = itoa::Buffer::new();
+                    out.push_str(digits.format(lower));
+                    out.push('-');
+                    out.push_str(digits.format(upper));
+                    return Ok(());
+                }
                 let number = Decimal::parse(value).ok_or(("band", "a number"))?;
                 let floor = number.floor().ok_or(("band", "a number of at most 30 digits before the point"))?;
                 let lower = floor.div_euclid(*width) * width;
@@ -121,10 +116,16 @@ impl Rule {
 mod tests {
     use super::*;
 
+    type Unfit = (usize, &'static str, &'static str);
+
     fn try_apply(rule: &ColumnRule, values: &[&str]) -> Result<Vec<String>, Unfit> {
-        let column = StringArray::from_iter(values.iter().map(|value| (!value.is_empty()).then_some(*value)));
-        let out = Rule::new(rule, |domain| [domain.len() as u8; 32]).unwrap().apply(&column)?;
-        Ok(out.iter().map(|value| value.unwrap_or_default().to_owned()).collect())
+        let rule = Rule::new(rule, |domain| [domain.len() as u8; 32]).unwrap();
+        let one = |(row, value): (usize, &&str)| {
+            let mut out = String::new();
+            rule.apply(value, &mut out, &mut Vec::new()).map_err(|(obligation, needs)| (row, obligation, needs))?;
+            Ok(out)
+        };
+        values.iter().enumerate().map(one).collect()
     }
 
     fn apply(rule: &ColumnRule, values: &[&str]) -> Vec<String> {
@@ -166,7 +167,7 @@ mod tests {
             (ColumnRule::Year, "17-08-1984", "year", "a date"),
         ] {
             let unfit = try_apply(&rule, &[fits, "", "unknown"]);
-            assert_eq!(unfit, Err(Unfit { row: 2, obligation, needs }));
+            assert_eq!(unfit, Err((2, obligation, needs)));
         }
         assert!(try_apply(&ColumnRule::Band(10), &[&"9".repeat(31)]).is_err());
     }
@@ -178,6 +179,7 @@ mod tests {
             (ColumnRule::Round(i32::MAX), "round"),
             (ColumnRule::Round(i32::MIN), "round"),
             (ColumnRule::Drop, "drop"),
+            (ColumnRule::Hash("\0watermark\0x".into()), "hash"),
         ] {
             assert_eq!(Rule::new(&rule, |_| [0; 32]).err(), Some(obligation));
         }

@@ -2,11 +2,9 @@
 
 use std::cmp::Ordering;
 
-use arrow_array::{Array as _, BooleanArray, RecordBatch, StringArray, cast::AsArray as _};
-
 use crate::{
     policy::{Comparison, Filter, FilterExpr, Literal},
-    source::Decimal,
+    source::{Broken, Decimal, Row, short_floor},
     transform::TransformError,
 };
 
@@ -19,16 +17,13 @@ enum Node {
     Not(Box<Self>),
     IsNull(usize),
     Text(usize, Comparison, String),
-    Number(usize, Comparison, String),
+    Number(usize, Comparison, Number),
 }
 
-/// A value that is no number in a comparison of numbers.
-#[derive(Debug, PartialEq, Eq)]
-pub struct NotANumber {
-    /// Its row in the batch.
-    pub row: usize,
-    /// Its column in the batch.
-    pub column: usize,
+struct Number {
+    text: String,
+    /// The same, where it is a short integer.
+    short: Option<i64>,
 }
 
 impl Selector {
@@ -40,13 +35,28 @@ impl Selector {
         Ok(Self(node(&filter.tree, place)?))
     }
 
-    /// True where a row is selected; unknown is not true.
+    /// Whether a row is selected; unknown is not true. A value that is no number where one is compared is an error,
+    /// named by its column's place: it was published as one, and is neither more nor less.
     ///
     /// # Errors
-    /// A value that is no number where one is compared: it was published as one, and is neither more nor less.
-    pub fn select(&self, batch: &RecordBatch) -> Result<BooleanArray, NotANumber> {
-        let truth = evaluate(&self.0, batch)?;
-        Ok(truth.iter().map(|truth| Some(truth == Some(true))).collect())
+    /// A value that can't be read.
+    pub fn select(&self, row: &impl Row, scratch: &mut String) -> Result<Result<bool, usize>, Broken> {
+        match evaluate(&self.0, row, scratch) {
+            Ok(truth) => Ok(Ok(truth == Some(true))),
+            Err(Wrong::NotANumber(place)) => Ok(Err(place)),
+            Err(Wrong::Broken(broken)) => Err(broken),
+        }
+    }
+}
+
+enum Wrong {
+    NotANumber(usize),
+    Broken(Broken),
+}
+
+impl From<Broken> for Wrong {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
     }
 }
 
@@ -60,48 +70,46 @@ fn node(expr: &FilterExpr, place: &dyn Fn(&str) -> Option<usize>) -> Result<Node
         FilterExpr::IsNull(column) => Node::IsNull(at(column)?),
         FilterExpr::Compare { column, op, literal: Literal::Text(text) } => Node::Text(at(column)?, *op, text.clone()),
         FilterExpr::Compare { column, op, literal: Literal::Number(number) } => match Decimal::parse(number) {
-            Some(_) => Node::Number(at(column)?, *op, number.clone()),
+            Some(_) => {
+                let short = short_floor(number).and_then(|(whole, above)| (!above).then_some(whole));
+                Node::Number(at(column)?, *op, Number { text: number.clone(), short })
+            }
             None => return Err(TransformError::Rule { column: column.clone(), obligation: "filter" }),
         },
     })
 }
 
-/// Null is unknown.
-fn evaluate(node: &Node, batch: &RecordBatch) -> Result<BooleanArray, NotANumber> {
-    let values = |column: &usize| -> &StringArray { batch.column(*column).as_string() };
+/// Null is unknown. Both sides are always looked at, so that a broken value is found wherever it stands.
+fn evaluate(node: &Node, row: &impl Row, scratch: &mut String) -> Result<Option<bool>, Wrong> {
     Ok(match node {
-        Node::And(a, b) => zip(&evaluate(a, batch)?, &evaluate(b, batch)?, |a, b| match (a, b) {
+        Node::And(a, b) => match (evaluate(a, row, scratch)?, evaluate(b, row, scratch)?) {
             (Some(false), _) | (_, Some(false)) => Some(false),
             (Some(true), Some(true)) => Some(true),
             _ => None,
-        }),
-        Node::Or(a, b) => zip(&evaluate(a, batch)?, &evaluate(b, batch)?, |a, b| match (a, b) {
+        },
+        Node::Or(a, b) => match (evaluate(a, row, scratch)?, evaluate(b, row, scratch)?) {
             (Some(true), _) | (_, Some(true)) => Some(true),
             (Some(false), Some(false)) => Some(false),
             _ => None,
-        }),
-        Node::Not(a) => evaluate(a, batch)?.iter().map(|truth| truth.map(|truth| !truth)).collect(),
-        Node::IsNull(column) => {
-            let values = values(column);
-            (0..values.len()).map(|row| Some(values.is_null(row))).collect()
-        }
-        Node::Text(column, op, text) => {
-            values(column).iter().map(|value| value.map(|value| holds(*op, value.cmp(text.as_str())))).collect()
-        }
-        Node::Number(column, op, number) => {
-            let Some(number) = Decimal::parse(number) else { return Err(NotANumber { row: 0, column: *column }) };
-            let compare = |(row, value): (usize, Option<&str>)| match value.map(Decimal::parse) {
-                None => Ok(None),
-                Some(Some(value)) => Ok(Some(holds(*op, value.cmp(&number)))),
-                Some(None) => Err(NotANumber { row, column: *column }),
-            };
-            values(column).iter().enumerate().map(compare).collect::<Result<_, _>>()?
-        }
+        },
+        Node::Not(a) => evaluate(a, row, scratch)?.map(|truth| !truth),
+        Node::IsNull(column) => Some(row.text(*column, scratch)?.is_empty()),
+        Node::Text(column, op, text) => match row.text(*column, scratch)? {
+            "" => None,
+            value => Some(holds(*op, value.cmp(text.as_str()))),
+        },
+        Node::Number(column, op, number) => match row.text(*column, scratch)? {
+            "" => None,
+            value => Some(holds(*op, compare(value, number).ok_or(Wrong::NotANumber(*column))?)),
+        },
     })
 }
 
-fn zip(a: &BooleanArray, b: &BooleanArray, both: impl Fn(Option<bool>, Option<bool>) -> Option<bool>) -> BooleanArray {
-    a.iter().zip(b).map(|(a, b)| both(a, b)).collect()
+fn compare(value: &str, number: &Number) -> Option<Ordering> {
+    if let (Some((floor, above)), Some(whole)) = (short_floor(value), number.short) {
+        return Some(floor.cmp(&whole).then(if above { Ordering::Greater } else { Ordering::Equal }));
+    }
+    Some(Decimal::parse(value)?.cmp(&Decimal::parse(&number.text)?))
 }
 
 const fn holds(op: Comparison, ordering: Ordering) -> bool {
@@ -117,10 +125,6 @@ const fn holds(op: Comparison, ordering: Ordering) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow_array::ArrayRef;
-
     use super::*;
     use crate::policy::{Column, ColumnKind, Columns};
 
@@ -132,16 +136,33 @@ mod tests {
         .unwrap()
     }
 
-    fn select(filter: &str, numbers: Vec<Option<&str>>, texts: Vec<Option<&str>>) -> Result<Vec<usize>, NotANumber> {
-        let batch = RecordBatch::try_from_iter([
-            ("n", Arc::new(StringArray::from(numbers)) as ArrayRef),
-            ("t", Arc::new(StringArray::from(texts)) as ArrayRef),
-        ])
-        .unwrap();
+    struct Texts([&'static str; 2]);
+
+    impl Row for Texts {
+        fn number(&self) -> u64 {
+            1
+        }
+        fn text<'a>(&'a self, place: usize, _: &'a mut String) -> Result<&'a str, Broken> {
+            Ok(self.0[place])
+        }
+    }
+
+    /// The rows that are selected, or the row and the column of what is no number.
+    fn select(
+        filter: &str,
+        numbers: Vec<Option<&'static str>>,
+        texts: Vec<Option<&'static str>>,
+    ) -> Result<Vec<usize>, (usize, usize)> {
         let filter = Filter::parse(filter, &columns()).unwrap();
-        let mask = Selector::new(&filter, &|name| columns().position(name)).unwrap().select(&batch)?;
-        assert_eq!(mask.null_count(), 0);
-        Ok((0..mask.len()).filter(|row| mask.value(*row)).collect())
+        let selector = Selector::new(&filter, &|name| columns().position(name)).unwrap();
+        let mut selected = Vec::new();
+        for (row, (number, text)) in numbers.into_iter().zip(texts).enumerate() {
+            let texts = Texts([number.unwrap_or_default(), text.unwrap_or_default()]);
+            if selector.select(&texts, &mut String::new()).unwrap().map_err(|place| (row, place))? {
+                selected.push(row);
+            }
+        }
+        Ok(selected)
     }
 
     #[test]
@@ -169,7 +190,7 @@ mod tests {
     #[test]
     fn what_is_no_number_is_neither_more_nor_less() {
         let wrong = select("n > 1", vec![Some("2"), Some("unknown")], vec![None, None]);
-        assert_eq!(wrong, Err(NotANumber { row: 1, column: 0 }));
+        assert_eq!(wrong, Err((1, 0)));
         assert!(select("t = 'unknown'", vec![Some("unknown")], vec![Some("unknown")]).is_ok(), "nobody compares `n`");
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{AtLeast, Column, ColumnKind, ColumnRule, Columns, Filter, Obligations};
+use crate::{
+    policy::{AtLeast, Column, ColumnKind, ColumnRule, Columns, Filter, Obligations},
+    source::Format,
+};
 
 struct Fixed;
 
@@ -44,7 +47,8 @@ fn run(
     data: &str,
 ) -> Result<(Vec<Vec<String>>, Outcome), TransformError> {
     let mut out = Vec::new();
-    let outcome = Plan::compile(obligations, columns, Arc::new(Fixed))?.run(Cursor::new(data), &mut out, &|| false)?;
+    let plan = Plan::compile(obligations, columns, Format::Csv, Arc::new(Fixed))?;
+    let outcome = plan.run_text(Cursor::new(data), &mut out, &|| false)?;
     assert_eq!(outcome.bytes, out.len() as u64);
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&*out);
     Ok((reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect(), outcome))
@@ -223,14 +227,15 @@ fn a_limit_comes_before_groups_are_counted() {
 
 #[test]
 fn data_that_needs_no_change_is_not_parsed() {
-    let plan = Plan::compile(&Obligations::default(), &text_columns(&["a", "b"]), Arc::new(Fixed)).unwrap();
+    let plan =
+        Plan::compile(&Obligations::default(), &text_columns(&["a", "b"]), Format::Csv, Arc::new(Fixed)).unwrap();
     assert!(plan.is_identity());
     let broken = b"not,the,header\n\xff\xfe\"".to_vec();
     let mut out = Vec::new();
-    plan.run(Cursor::new(&broken), &mut out, &|| false).unwrap();
+    plan.run_text(Cursor::new(&broken), &mut out, &|| false).unwrap();
     assert_eq!(out, broken);
     let sealed = Obligations { seal: true, ..Obligations::default() };
-    assert!(Plan::compile(&sealed, &text_columns(&["a"]), Arc::new(Fixed)).unwrap().is_identity());
+    assert!(Plan::compile(&sealed, &text_columns(&["a"]), Format::Csv, Arc::new(Fixed)).unwrap().is_identity());
 }
 
 #[test]
@@ -238,8 +243,8 @@ fn broken_rows_are_named_by_number() {
     let columns = text_columns(&["a", "b"]);
     let obligations = rules(&[("a", ColumnRule::Redact)]);
     let error = |data: &[u8]| {
-        let plan = Plan::compile(&obligations, &columns, Arc::new(Fixed)).unwrap();
-        plan.run(Cursor::new(data), &mut Vec::new(), &|| false).unwrap_err().to_string()
+        let plan = Plan::compile(&obligations, &columns, Format::Csv, Arc::new(Fixed)).unwrap();
+        plan.run_text(Cursor::new(data), &mut Vec::new(), &|| false).unwrap_err().to_string()
     };
     assert_eq!(error(b"a,b\n1,2\n3\n"), "row 2 (line 3) has 1 fields, the header has 2");
     assert_eq!(error(b"a,b\n\"x\ny\",2\n3,4,5\n"), "row 2 (line 4) has 3 fields, the header has 2");
@@ -256,12 +261,12 @@ fn broken_rows_are_named_by_number() {
     assert!(error(swallowed).contains("line 4: text after"), "no row leaves inside another row's cell");
     assert!(error(b"a,b\n1,\"x\n2,y\n").contains("ends inside a quoted field that begins in line 2"));
     let columns = text_columns(&["a", "b", "c"]);
-    let plan = Plan::compile(&rules(&[("c", ColumnRule::Drop)]), &columns, Arc::new(Fixed)).unwrap();
-    let unread = plan.run(Cursor::new(b"a,b,c\n1,2,\xff\n"), &mut Vec::new(), &|| false).unwrap_err().to_string();
+    let plan = Plan::compile(&rules(&[("c", ColumnRule::Drop)]), &columns, Format::Csv, Arc::new(Fixed)).unwrap();
+    let unread = plan.run_text(Cursor::new(b"a,b,c\n1,2,\xff\n"), &mut Vec::new(), &|| false).unwrap_err().to_string();
     assert_eq!(unread, "row 1 (line 2), column `c` is not valid UTF-8", "also where nobody gets the column");
     let columns = Columns::new(vec![Column { name: "n".into(), kind: ColumnKind::Integer }]).unwrap();
-    let plan = Plan::compile(&rules(&[("n", ColumnRule::Band(10))]), &columns, Arc::new(Fixed)).unwrap();
-    let error = plan.run(Cursor::new("n\n1\nsecret\n"), &mut Vec::new(), &|| false).unwrap_err().to_string();
+    let plan = Plan::compile(&rules(&[("n", ColumnRule::Band(10))]), &columns, Format::Csv, Arc::new(Fixed)).unwrap();
+    let error = plan.run_text(Cursor::new("n\n1\nsecret\n"), &mut Vec::new(), &|| false).unwrap_err().to_string();
     assert_eq!(error, "row 2, column `n`: `band` needs a number");
 }
 
@@ -276,7 +281,7 @@ fn an_obligation_that_cannot_be_met_stops_everything() {
         },
     ] {
         assert!(matches!(
-            Plan::compile(&obligations, &text_columns(&["a"]), Arc::new(Fixed)),
+            Plan::compile(&obligations, &text_columns(&["a"]), Format::Csv, Arc::new(Fixed)),
             Err(TransformError::Column(name)) if name == "absent"
         ));
     }
@@ -289,8 +294,8 @@ fn cells_that_nothing_touches_come_out_as_they_were() {
     let (rows, _) = run(&rules(&[("c", ColumnRule::Redact)]), &columns, data).unwrap();
     assert_eq!(rows, [["a", "b", "c"], ["x, \"y\"", " 1\r\n2 ", "***"], ["", "", "***"]]);
     let mut out = Vec::new();
-    let plan = Plan::compile(&rules(&[("c", ColumnRule::Redact)]), &columns, Arc::new(Fixed)).unwrap();
-    plan.run(Cursor::new(data), &mut out, &|| false).unwrap();
+    let plan = Plan::compile(&rules(&[("c", ColumnRule::Redact)]), &columns, Format::Csv, Arc::new(Fixed)).unwrap();
+    plan.run_text(Cursor::new(data), &mut out, &|| false).unwrap();
     let written = "a,b,c\r\n\"x, \"\"y\"\"\",\" 1\r\n2 \",***\r\n,,***\r\n";
     assert_eq!(String::from_utf8(out).unwrap(), written, "RFC 4180, quoted only where it must be");
 }
@@ -320,12 +325,12 @@ fn groups_are_those_of_the_values_as_released() {
 #[test]
 fn too_many_groups_are_refused() {
     let columns = text_columns(&["a", "b"]);
-    let mut plan = Plan::compile(&at_least(2, &["a"]), &columns, Arc::new(Fixed)).unwrap();
+    let mut plan = Plan::compile(&at_least(2, &["a"]), &columns, Format::Csv, Arc::new(Fixed)).unwrap();
     assert_eq!((plan.passes(), plan.max_groups), (2, 1_000_000));
     plan.max_groups = 3;
     let run = |data: &str| {
         let mut out = Vec::new();
-        let result = plan.run(Cursor::new(data), &mut out, &|| false);
+        let result = plan.run_text(Cursor::new(data), &mut out, &|| false);
         (result, out)
     };
     assert_eq!(run("a,b\n1,\n2,\n3,\n1,\n").0.unwrap().records, 2);
@@ -350,10 +355,10 @@ fn a_source_that_changes_between_the_passes_is_found_out() {
             Ok(0)
         }
     }
-    let plan = Plan::compile(&at_least(2, &["a"]), &text_columns(&["a", "b"]), Arc::new(Fixed)).unwrap();
+    let plan = Plan::compile(&at_least(2, &["a"]), &text_columns(&["a", "b"]), Format::Csv, Arc::new(Fixed)).unwrap();
     let run = |second| {
         let source = Changing(vec![second], Cursor::new("a,b\n1,x\n1,x\n2,y\n2,y\n"));
-        plan.run(source, &mut Vec::new(), &|| false)
+        plan.run_text(source, &mut Vec::new(), &|| false)
     };
     assert_eq!(run("a,b\n1,x\n1,x\n2,y\n2,y\n").unwrap().records, 4);
     for other in ["a,b\n1,x\n2,y\n2,y\n", "a,b\n1,x\n1,x\n2,y\n3,y\n", "a,b\n"] {
@@ -364,7 +369,10 @@ fn a_source_that_changes_between_the_passes_is_found_out() {
 #[test]
 fn a_plan_can_go_to_another_thread() {
     fn sent<T: Send>(_: &T) {}
-    sent(&Plan::compile(&rules(&[("a", ColumnRule::Year)]), &text_columns(&["a"]), Arc::new(Fixed)).unwrap());
+    sent(
+        &Plan::compile(&rules(&[("a", ColumnRule::Year)]), &text_columns(&["a"]), Format::Csv, Arc::new(Fixed))
+            .unwrap(),
+    );
 }
 
 /// A CSV of any length that is made while it is read; counts how far a reader ran ahead of the writer.
@@ -423,13 +431,18 @@ fn a_long_source_is_streamed() {
         }
     }
     let (written, ahead) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    let plan =
-        Plan::compile(&rules(&[("b", ColumnRule::ShowFirst(1))]), &text_columns(&["a", "b"]), Arc::new(Fixed)).unwrap();
+    let plan = Plan::compile(
+        &rules(&[("b", ColumnRule::ShowFirst(1))]),
+        &text_columns(&["a", "b"]),
+        Format::Csv,
+        Arc::new(Fixed),
+    )
+    .unwrap();
     let source = Watched(Endless { rows: 1_000_000, at: 0, pending: vec![] }, &written, 0, &ahead);
-    let outcome = plan.run(source, &mut Ahead(&written, 0), &|| false).unwrap();
+    let outcome = plan.run_text(source, &mut Ahead(&written, 0), &|| false).unwrap();
     assert_eq!(outcome.records, 999_999);
     assert!(ahead.get() < 2 << 20, "{} bytes were held", ahead.get());
-    let stopped = plan.run(Endless { rows: u64::MAX, at: 0, pending: vec![] }, &mut io::sink(), &|| true);
+    let stopped = plan.run_text(Endless { rows: u64::MAX, at: 0, pending: vec![] }, &mut io::sink(), &|| true);
     assert!(matches!(stopped, Err(TransformError::Stopped)));
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::{source, time::Timestamp};
 
 /// Longest header row that is read.
 const MAX_HEADER: usize = 1 << 20;
@@ -108,9 +108,8 @@ impl Write for Counter {
 }
 
 fn columns(header: &[u8]) -> Option<BTreeSet<String>> {
-    let mut reader = csv::ReaderBuilder::new().from_reader(header);
-    let names = reader.headers().ok().filter(|names| !names.is_empty())?;
-    Some(names.iter().map(str::to_owned).collect())
+    let names = source::header_names(header).filter(|names| !names.is_empty())?;
+    Some(names.into_iter().collect())
 }
 
 #[cfg(test)]

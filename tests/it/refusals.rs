@@ -93,9 +93,9 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
         ("offer.toml", offer.replace("\"lymph_node.csv\"", "\"absent.csv\""), "source-unavailable", vec!["absent.csv"]),
         (
             "offer.toml",
-            offer.replace("source =", "format = \"parquet\"\nsource ="),
+            offer.replace("source =", "format = \"xlsx\"\nsource ="),
             "format-unsupported",
-            vec!["parquet", "not available"],
+            vec!["xlsx", "parquet"],
         ),
         (
             "offer.toml",
@@ -116,8 +116,13 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
             "policy-invalid",
             vec!["cohort.cedar:", "porpose"],
         ),
-        ("cohort.cedar", policy.replace("@during", "@before"), "policy-invalid", vec!["@before", "unknown obligation `hash`"]),
-        ("cohort.cedar", policy.replace("hash(id)", "watermark"), "policy-invalid", vec!["watermark", "not available"]),
+        (
+            "cohort.cedar",
+            policy.replace("@during", "@before"),
+            "policy-invalid",
+            vec!["@before", "unknown obligation `hash`"],
+        ),
+        ("cohort.cedar", policy.replace("hash(id)", "watermark"), "policy-invalid", vec!["watermark", "other columns"]),
         (
             "cohort.cedar",
             policy.replace(

@@ -256,7 +256,11 @@ fn a_filter_that_could_never_select_is_refused_and_its_neighbour_taken() {
         ("round(diagdateb, 1)", "needs a column of numbers"),
         ("drop(agee)", "did you mean `age`"),
         ("drop()", "at least one column"),
-        ("watermark", "not available in this version"),
+        ("watermark", "other columns by which a row is known"),
+        ("watermark(age)", "other columns by which a row is known"),
+        ("watermark(age, age)", "other columns by which a row is known"),
+        ("watermark(name, age)", "needs a column of numbers"),
+        ("watermark(age, idd)", "did you mean `id`"),
     ] {
         let error = floor(text).err().unwrap_or_else(|| panic!("taken: {text}"));
         assert!(error.contains("the offer's floor") && error.contains(word), "{text}: {error}");
