@@ -89,8 +89,15 @@ pub(super) struct Compiled {
     pub obligations: Vec<Obligation>,
     pub before: Vec<Before>,
     pub after: Vec<After>,
-    parts: Vec<Part>,
+    pub parts: Vec<Part>,
     text: String,
+}
+
+impl Compiled {
+    /// The policy as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 /// An offer's policies, ready to decide.

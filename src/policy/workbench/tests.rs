@@ -1,0 +1,1 @@
+//! Checks, cases, coverage, explanations and releases.
