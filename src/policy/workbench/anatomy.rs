@@ -72,11 +72,8 @@ pub(super) struct Asked {
 impl Asked {
     /// The request of these facts, as [`Slice::decide`] puts it.
     pub fn new(slice: &Slice, facts: &Facts) -> Self {
-        let mut context: Vec<(ContextFact, &Value)> = slice
-            .mentions(facts.action)
-            .iter()
-            .filter_map(|fact| Some((*fact, facts.context.get(fact)?)))
-            .collect();
+        let mut context: Vec<(ContextFact, &Value)> =
+            slice.mentions(facts.action).iter().filter_map(|fact| Some((*fact, facts.context.get(fact)?))).collect();
         context.sort_unstable_by_key(|(fact, _)| fact.name());
         Self { request: request::cedar(facts, &context).ok() }
     }
@@ -123,7 +120,12 @@ impl Anatomy {
             for (number, part) in parts.into_iter().enumerate() {
                 let span = spans.map(|spans| spans[number].clone());
                 let line = span.as_ref().map(|span| scan::one_line(&text[span.clone()]));
-                pieces.push(Piece::new(kind, line.unwrap_or_else(|| printed(part)), span.map_or(0, |s| s.start), part.clone())?);
+                pieces.push(Piece::new(
+                    kind,
+                    line.unwrap_or_else(|| printed(part)),
+                    span.map_or(0, |s| s.start),
+                    part.clone(),
+                )?);
             }
         }
         Ok(Self { id: id.to_owned(), permit: policy.effect() == Effect::Permit, text, pieces })
@@ -230,7 +232,11 @@ fn scope_text(variable: &str, scope: &Json) -> String {
     };
     match scope["op"].as_str() {
         Some("==") => format!("{variable} == {}", entity(&scope["entity"])),
-        Some("is") => format!("{variable} is {} in {}", scope["entity_type"].as_str().unwrap_or_default(), entity(&scope["in"]["entity"])),
+        Some("is") => format!(
+            "{variable} is {} in {}",
+            scope["entity_type"].as_str().unwrap_or_default(),
+            entity(&scope["in"]["entity"])
+        ),
         _ => match scope["entities"].as_array() {
             Some(several) => format!("{variable} in [{}]", several.iter().map(entity).collect::<Vec<_>>().join(", ")),
             None => format!("{variable} in {}", entity(&scope["entity"])),
@@ -295,16 +301,22 @@ fn value_of(path: &[String], facts: &Facts) -> Option<Seen> {
             seen("principal.jurisdiction".into(), "参与方法域", text(who.jurisdiction.as_deref().unwrap_or_default()))
         }
         ["principal", "roles"] => seen("principal.roles".into(), "参与方角色", texts(&who.roles)),
-        ["principal", "certifications"] => seen("principal.certifications".into(), "参与方认证", texts(&who.certifications)),
+        ["principal", "certifications"] => {
+            seen("principal.certifications".into(), "参与方认证", texts(&who.certifications))
+        }
         ["action"] | ["action", "in"] => seen("the action".into(), "操作", Some(facts.action.as_str().to_owned())),
         ["resource"] => seen("the dataset".into(), "数据集", text(what.dataset.as_str())),
-        ["resource", "in"] => {
-            seen("the dataset's collection".into(), "数据集所属集合", text(what.collection.as_deref().unwrap_or_default()))
-        }
+        ["resource", "in"] => seen(
+            "the dataset's collection".into(),
+            "数据集所属集合",
+            text(what.collection.as_deref().unwrap_or_default()),
+        ),
         ["resource", "provider"] => seen("resource.provider".into(), "提供方", text(what.provider.as_str())),
-        ["resource", "classification"] => {
-            seen("resource.classification".into(), "数据分类分级", text(what.classification.as_deref().unwrap_or_default()))
-        }
+        ["resource", "classification"] => seen(
+            "resource.classification".into(),
+            "数据分类分级",
+            text(what.classification.as_deref().unwrap_or_default()),
+        ),
         ["resource", "parents"] => seen("resource.parents".into(), "来源数据集", texts(&what.parents)),
         ["context", name, members @ ..] => {
             let fact = ContextFact::parse(name)?;
@@ -361,6 +373,9 @@ mod tests {
         );
         let at = policy.pieces[3].at;
         assert!(policy.text[at..].starts_with("context.count < 3"));
-        assert_eq!(printed(&policy.pieces[3].tree).replace(['(', ')'], "").replace("[\"count\"]", ".count"), "context.count < 3");
+        assert_eq!(
+            printed(&policy.pieces[3].tree).replace(['(', ')'], "").replace("[\"count\"]", ".count"),
+            "context.count < 3"
+        );
     }
 }

@@ -20,9 +20,8 @@ use crate::{
     time::Zone,
 };
 
-const TOP: [&str; 10] = [
-    "policy", "global", "floor", "connector_floor", "zone", "source", "format", "columns", "defaults", "case",
-];
+const TOP: [&str; 10] =
+    ["policy", "global", "floor", "connector_floor", "zone", "source", "format", "columns", "defaults", "case"];
 const EXPECTED: [&str; 7] = ["name", "expect", "policies", "obligations", "open", "after", "reason"];
 const VERDICTS: [Verdict; 4] = [Verdict::Allow, Verdict::Conditional, Verdict::Deny, Verdict::DefaultDeny];
 
@@ -170,7 +169,13 @@ impl Suite {
         let verdict = expect.text()?;
         let verdict = VERDICTS.into_iter().find(|known| known.as_str() == verdict).ok_or_else(|| {
             let hint = did_you_mean(nearest(verdict, VERDICTS.map(Verdict::as_str)), "");
-            At::new(expect.at, format!("`{}` is no verdict{hint}; there are allow, conditional, deny, default-deny", harmless(verdict)))
+            At::new(
+                expect.at,
+                format!(
+                    "`{}` is no verdict{hint}; there are allow, conditional, deny, default-deny",
+                    harmless(verdict)
+                ),
+            )
         })?;
         let obligations = |item: &Item| -> Result<Obligations, At> {
             let text = item.text()?;
@@ -184,7 +189,10 @@ impl Suite {
             item.texts()?.into_iter().map(|(text, at)| given::before(text, at)).collect()
         };
         let after = |item: &Item| -> Result<Duties, At> {
-            let read = item.texts()?.into_iter().map(|(text, at)| parse::after(text).map_err(|error| At::new(at, error.to_string())));
+            let read = item
+                .texts()?
+                .into_iter()
+                .map(|(text, at)| parse::after(text).map_err(|error| At::new(at, error.to_string())));
             let read: Vec<Vec<After>> = read.collect::<Result<_, At>>()?;
             Ok(Duties::meet(read.iter().flatten()))
         };
@@ -211,7 +219,10 @@ fn columns(item: &Item) -> Result<Columns, At> {
     let entries = item.entries()?.iter().map(|entry| {
         let kind = entry.item.text()?;
         let kind = column_kind(kind).ok_or_else(|| {
-            At::new(entry.item.at, format!("`{}` is no kind of column: there are text, integer, number, date, boolean", harmless(kind)))
+            At::new(
+                entry.item.at,
+                format!("`{}` is no kind of column: there are text, integer, number, date, boolean", harmless(kind)),
+            )
         })?;
         Ok(Column { name: entry.key.clone(), kind })
     });
@@ -272,7 +283,8 @@ fn differences(expected: &Expected, got: &Decision) -> Vec<Said> {
     let mut found = Vec::new();
     let mut compare = |what: Said, expected: String, got: String| {
         if expected != got {
-            let or_none = |text: String| if text.is_empty() { Said::new("none", "无") } else { Said::new(text.clone(), text) };
+            let or_none =
+                |text: String| if text.is_empty() { Said::new("none", "无") } else { Said::new(text.clone(), text) };
             let (expected, got) = (or_none(expected), or_none(got));
             found.push(Said::new(
                 format!("{}: expected {}, got {}", what.en, expected.en, got.en),
@@ -291,7 +303,11 @@ fn differences(expected: &Expected, got: &Decision) -> Vec<Said> {
         );
     }
     if let Some(obligations) = &expected.obligations {
-        compare(Said::new("obligations", "义务"), written(obligations).join("; "), written(&got.obligations).join("; "));
+        compare(
+            Said::new("obligations", "义务"),
+            written(obligations).join("; "),
+            written(&got.obligations).join("; "),
+        );
     }
     if let Some(open) = &expected.open {
         let got: BTreeSet<&Before> = got.open.iter().collect();

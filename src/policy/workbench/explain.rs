@@ -6,11 +6,7 @@ use crate::{
     error::Refusal,
     policy::{
         Action, ContextFact, Decision, FactSource, Facts, Slice, Verdict,
-        workbench::{
-            Anatomy, Piece, PieceKind, Said, Seen,
-            anatomy::Asked,
-            on_deep_stack, promised, written,
-        },
+        workbench::{Anatomy, Piece, PieceKind, Said, Seen, anatomy::Asked, on_deep_stack, promised, written},
     },
 };
 
@@ -182,7 +178,11 @@ fn applied(policy: &Anatomy) -> Said {
 
 fn not_so(piece: &Piece, seen: &PieceSeen) -> Said {
     let met = values(&seen.seen);
-    let (en, zh) = if met.en.is_empty() { (String::new(), String::new()) } else { (format!(": {}", met.en), format!("：{}", met.zh)) };
+    let (en, zh) = if met.en.is_empty() {
+        (String::new(), String::new())
+    } else {
+        (format!(": {}", met.en), format!("：{}", met.zh))
+    };
     match piece.kind {
         PieceKind::Unless => Said::new(
             format!("did not apply: it does not hold where `{}`, and that is so{en}", piece.text),
@@ -249,9 +249,7 @@ fn summary(action: Action, decision: &Decision) -> Said {
     let ids = |ids: &[String]| ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
     let by = ids(&decision.policies);
     match (decision.verdict, &decision.reason) {
-        (Verdict::Allow, _) => {
-            Said::new(format!("`{verb}` is allowed by {by}"), format!("允许“{zh}”：依据策略 {by}"))
-        }
+        (Verdict::Allow, _) => Said::new(format!("`{verb}` is allowed by {by}"), format!("允许“{zh}”：依据策略 {by}")),
         (Verdict::Conditional, _) => {
             let todo: Vec<String> = decision.open.iter().map(crate::policy::Before::todo).collect();
             let todo_zh: Vec<String> = decision.open.iter().map(crate::policy::Before::todo_zh).collect();
@@ -274,9 +272,7 @@ fn summary(action: Action, decision: &Decision) -> Said {
             };
             Said::new(reason.sentence.clone(), format!("默认拒绝“{zh}”：{why}"))
         }
-        (Verdict::DefaultDeny, None) => {
-            Said::new(format!("`{verb}` is denied by default"), format!("默认拒绝“{zh}”"))
-        }
+        (Verdict::DefaultDeny, None) => Said::new(format!("`{verb}` is denied by default"), format!("默认拒绝“{zh}”")),
     }
 }
 
@@ -302,7 +298,12 @@ fn facts_seen(slice: &Slice, facts: &Facts) -> Vec<FactSeen> {
     }
     let mentioned = |name| slice.policies.values().any(|policy| policy.attributes.contains(name));
     if mentioned("jurisdiction") {
-        about("principal.jurisdiction", "参与方法域", quoted(who.jurisdiction.as_deref().unwrap_or_default()), "operator");
+        about(
+            "principal.jurisdiction",
+            "参与方法域",
+            quoted(who.jurisdiction.as_deref().unwrap_or_default()),
+            "operator",
+        );
     }
     if mentioned("roles") {
         about("principal.roles", "参与方角色", texts(&who.roles), "operator");

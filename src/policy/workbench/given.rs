@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use crate::{
     id::{DatasetId, ParticipantId},
     policy::{
-        Action, Amount, Asked, Before, Columns, ContextFact, FactKind, Facts, Frequency, Money, Principal, Resource, Spent,
-        Value, parse,
+        Action, Amount, Asked, Before, Columns, ContextFact, FactKind, Facts, Frequency, Money, Principal, Resource,
+        Spent, Value, parse,
         problem::{did_you_mean, harmless, nearest},
         workbench::tree::{self, At, Item, Value as Toml, Wrong},
     },
@@ -61,16 +61,17 @@ impl Told {
         let list = |texts: &[String]| Item { at: 0, value: Toml::List(texts.iter().map(|one| text(one)).collect()) };
         request.put(&["action"], text(&self.action));
         for (table, pair) in &self.pairs {
-            let (name, value) = pair.split_once('=').ok_or_else(|| Wrong {
-                place: None,
-                problem: format!("`{}` is no name=value", harmless(pair)),
-            })?;
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Wrong { place: None, problem: format!("`{}` is no name=value", harmless(pair)) })?;
             let path: Vec<&str> = std::iter::once(*table).chain(name.trim().split('.')).collect();
             request.put(&path, typed(&path, value));
         }
-        for (table, name, texts) in
-            [("principal", "groups", &self.groups), ("principal", "roles", &self.roles), ("asked", "fields", &self.fields)]
-        {
+        for (table, name, texts) in [
+            ("principal", "groups", &self.groups),
+            ("principal", "roles", &self.roles),
+            ("asked", "fields", &self.fields),
+        ] {
             if !texts.is_empty() {
                 request.put(&[table, name], list(texts));
             }
@@ -99,7 +100,10 @@ fn typed(path: &[&str], value: &str) -> Item {
         (Some(FactKind::Texts), Toml::List(_)) | (Some(FactKind::Text), Toml::Text(_)) => item,
         (Some(FactKind::Texts), _) => {
             let words = value.split(',').map(str::trim).filter(|word| !word.is_empty());
-            Item { at: 0, value: Toml::List(words.map(|word| Item { at: 0, value: Toml::Text(word.to_owned()) }).collect()) }
+            Item {
+                at: 0,
+                value: Toml::List(words.map(|word| Item { at: 0, value: Toml::Text(word.to_owned()) }).collect()),
+            }
         }
         (Some(FactKind::Text), _) => text(),
         _ => item,
@@ -114,7 +118,8 @@ pub(super) fn given(request: &Item, columns: &Columns, zone: Zone) -> Result<Giv
     who.only(&PRINCIPAL)?;
     what.only(&RESOURCE)?;
     asked.only(&ASKED)?;
-    let action = action(request.get("action").ok_or_else(|| At::new(request.at, "`action` is missing: which action is it?"))?)?;
+    let action =
+        action(request.get("action").ok_or_else(|| At::new(request.at, "`action` is missing: which action is it?"))?)?;
     let id = |item: Option<&Item>, otherwise: &str| -> Result<ParticipantId, At> {
         let Some(item) = item else {
             return ParticipantId::parse(otherwise).map_err(|error| At::new(request.at, error.to_string()));
@@ -146,7 +151,10 @@ pub(super) fn given(request: &Item, columns: &Columns, zone: Zone) -> Result<Giv
     let wanted = request.get("asked").map(|_| -> Result<Asked, At> {
         let fields = asked.get("fields").map(Item::texts).transpose()?;
         let filter = asked.get("filter").map(|filter| filter.text().map(str::to_owned)).transpose()?;
-        Ok(Asked { fields: fields.map(|fields| fields.into_iter().map(|(field, _)| field.to_owned()).collect()), filter })
+        Ok(Asked {
+            fields: fields.map(|fields| fields.into_iter().map(|(field, _)| field.to_owned()).collect()),
+            filter,
+        })
     });
     let asked = wanted.transpose()?;
     let mut facts = Facts { principal, action, resource, context: Default::default(), met };
@@ -178,7 +186,11 @@ fn fill(facts: &mut Facts, asked: &Asked, columns: &Columns, zone: Zone) {
                 .ok()
                 .map(|filter| Value::Text(filter.map(|filter| filter.tree.to_string()).unwrap_or_default())),
             ContextFact::Approval => Some(Value::Texts(
-                facts.met.iter().filter_map(|met| if let Before::Approve(role) = met { Some(role.clone()) } else { None }).collect(),
+                facts
+                    .met
+                    .iter()
+                    .filter_map(|met| if let Before::Approve(role) = met { Some(role.clone()) } else { None })
+                    .collect(),
             )),
             ContextFact::EncryptMode => Some(Value::Text("02".into())),
             ContextFact::DeliveryMethod => Some(Value::Text("01".into())),
@@ -238,16 +250,20 @@ fn value(fact: ContextFact, item: &Item) -> Result<Value, At> {
             Timestamp::parse(text).map_err(|_| wrong("a time with its zone, such as \"2026-03-02T10:00:00+08:00\""))?,
         ),
         (FactKind::Time, _) => return Err(wrong("a time with its zone, such as \"2026-03-02T10:00:00+08:00\"")),
-        (FactKind::Span, Toml::Text(text)) => Value::Span(span(text).ok_or_else(|| wrong("a duration, such as \"1d2h30m\""))?),
-        (FactKind::Span, _) => return Err(wrong("a duration, such as \"1d2h30m\"")),
-        (FactKind::Decimal, Toml::Text(text) | Toml::Literal(text)) => {
-            Value::Decimal(Money::parse(text).ok_or_else(|| wrong("a number with at most four decimal places, such as \"100.00\""))?)
+        (FactKind::Span, Toml::Text(text)) => {
+            Value::Span(span(text).ok_or_else(|| wrong("a duration, such as \"1d2h30m\""))?)
         }
+        (FactKind::Span, _) => return Err(wrong("a duration, such as \"1d2h30m\"")),
+        (FactKind::Decimal, Toml::Text(text) | Toml::Literal(text)) => Value::Decimal(
+            Money::parse(text).ok_or_else(|| wrong("a number with at most four decimal places, such as \"100.00\""))?,
+        ),
         (FactKind::Decimal, Toml::Integer(number)) => {
             Value::Decimal(Money(number.checked_mul(10_000).ok_or_else(|| wrong("a smaller number"))?))
         }
         (FactKind::Decimal, _) => return Err(wrong("a number with at most four decimal places, such as \"100.00\"")),
-        (FactKind::Ip, Toml::Text(text)) => Value::Ip(text.parse().map_err(|_| wrong("an address, such as \"192.0.2.7\""))?),
+        (FactKind::Ip, Toml::Text(text)) => {
+            Value::Ip(text.parse().map_err(|_| wrong("an address, such as \"192.0.2.7\""))?)
+        }
         (FactKind::Ip, _) => return Err(wrong("an address, such as \"192.0.2.7\"")),
         (FactKind::Texts, _) => Value::Texts(set(Some(item))?),
         (FactKind::Frequency, _) => {
@@ -279,7 +295,11 @@ fn value(fact: ContextFact, item: &Item) -> Result<Value, At> {
 fn amount(item: Option<&Item>) -> Result<Amount, At> {
     let Some(item) = item else { return Ok(Amount::default()) };
     item.only(&AMOUNTS)?;
-    Ok(Amount { count: number(item.get("count"))?, records: number(item.get("records"))?, bytes: number(item.get("bytes"))? })
+    Ok(Amount {
+        count: number(item.get("count"))?,
+        records: number(item.get("records"))?,
+        bytes: number(item.get("bytes"))?,
+    })
 }
 
 fn number(item: Option<&Item>) -> Result<u64, At> {
@@ -302,7 +322,9 @@ pub(super) fn span(text: &str) -> Option<i64> {
     for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
-        let Some(after) = after.strip_prefix(unit).filter(|after| !(unit == "m" && after.starts_with('s'))) else { continue };
+        let Some(after) = after.strip_prefix(unit).filter(|after| !(unit == "m" && after.starts_with('s'))) else {
+            continue;
+        };
         millis = millis.checked_add(number.parse::<i64>().ok()?.checked_mul(length)?)?;
         rest = after;
     }

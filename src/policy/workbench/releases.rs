@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{ColumnRule, Columns, Obligations, workbench::{Level, Said, written}};
+use crate::policy::{
+    ColumnRule, Columns, Obligations,
+    workbench::{Level, Said, written},
+};
 
 /// What an offer lets leave.
 #[derive(Clone, Debug)]
@@ -65,13 +68,12 @@ struct Side<'a> {
 /// Compares all offers, and what left under them before.
 pub fn releases(shapes: &[ReleaseShape], history: &[PastRelease]) -> Vec<Joined> {
     let mut found = Vec::new();
-    for (place, first) in shapes.iter().enumerate() {
-        for second in &shapes[place + 1..] {
-            if first.dataset != second.dataset && first.source != second.source {
-                continue;
-            }
-            for (a, b) in first.sides().flat_map(|a| second.sides().map(move |b| (a.clone(), b))) {
-                found.extend(pair(&first.dataset, &a, &b));
+    let all: Vec<(&ReleaseShape, Side<'_>)> =
+        shapes.iter().flat_map(|shape| shape.sides().map(move |side| (shape, side))).collect();
+    for (place, (first, a)) in all.iter().enumerate() {
+        for (second, b) in &all[place + 1..] {
+            if first.dataset == second.dataset || first.source == second.source {
+                found.extend(pair(&first.dataset, a, b, first.offer == second.offer));
             }
         }
     }
@@ -82,7 +84,8 @@ pub fn releases(shapes: &[ReleaseShape], history: &[PastRelease]) -> Vec<Joined>
                 let said = Said::new(
                     format!(
                         "two snapshots of `{}` left in groups of at least {}: a row that was added or taken away between them shows in the difference of the counts",
-                        first.dataset, group(&first.obligations).min(group(&second.obligations))
+                        first.dataset,
+                        group(&first.obligations).min(group(&second.obligations))
                     ),
                     format!("{} 的两个快照均按组放行：其间增删的行会从计数之差中显现", first.dataset),
                 );
@@ -102,12 +105,6 @@ impl ReleaseShape {
             obligations,
             columns: self.columns.as_ref(),
         })
-    }
-}
-
-impl Clone for Side<'_> {
-    fn clone(&self) -> Self {
-        Self { name: self.name.clone(), ..*self }
     }
 }
 
@@ -137,22 +134,27 @@ fn joined(level: Level, code: &'static str, dataset: &str, between: [String; 2],
     Joined { level, code, dataset: dataset.to_owned(), between, message: said.en, message_zh: said.zh }
 }
 
-fn pair(dataset: &str, a: &Side<'_>, b: &Side<'_>) -> Vec<Joined> {
+/// `one_offer`: two permits of one offer. Where both apply their obligations are met together, so that less is certain;
+/// and what leaves under them leaves under one agreement, with the same pseudonyms.
+fn pair(dataset: &str, a: &Side<'_>, b: &Side<'_>, one_offer: bool) -> Vec<Joined> {
     let mut found = Vec::new();
     let between = || [a.name.clone(), b.name.clone()];
-    let mut say = |level, code, said| found.push(joined(level, code, dataset, between(), said));
+    let mut say = |level, code, said| {
+        let level = if one_offer { Level::Note } else { level };
+        found.push(joined(level, code, dataset, between(), said));
+    };
     let (one, other) = (a.obligations, b.obligations);
     let groups = one.at_least.is_some() || other.at_least.is_some();
-    let differs = [
-        (one.filter != other.filter, "filter", "筛选条件"),
-        (one.limit != other.limit, "limit", "行数上限"),
-    ];
+    let differs = [(one.filter != other.filter, "filter", "筛选条件"), (one.limit != other.limit, "limit", "行数上限")];
     for (_, what, zh) in differs.into_iter().filter(|(differs, ..)| *differs && groups) {
         say(
             Level::Warning,
             "subtract-rows",
             Said::new(
-                format!("`{}` and `{}` differ in `{what}`, and rows leave in groups: the counts of one subtracted from the other's tell of groups that neither shows", a.name, b.name),
+                format!(
+                    "`{}` and `{}` differ in `{what}`, and rows leave in groups: the counts of one subtracted from the other's tell of groups that neither shows",
+                    a.name, b.name
+                ),
                 format!("{} 与 {} 的{zh}不同，且按组放行：两者计数相减会显露双方都不公开的小组", a.name, b.name),
             ),
         );
@@ -167,9 +169,18 @@ fn pair(dataset: &str, a: &Side<'_>, b: &Side<'_>) -> Vec<Joined> {
             Said::new(
                 format!(
                     "`{}` groups by {}, `{}` by {}: what one suppresses, the other may show in another grouping",
-                    a.name, names(&first.columns), b.name, names(&second.columns)
+                    a.name,
+                    names(&first.columns),
+                    b.name,
+                    names(&second.columns)
                 ),
-                format!("{} 按 {} 分组，{} 按 {} 分组：一方隐去的可能由另一方显露", a.name, names(&first.columns), b.name, names(&second.columns)),
+                format!(
+                    "{} 按 {} 分组，{} 按 {} 分组：一方隐去的可能由另一方显露",
+                    a.name,
+                    names(&first.columns),
+                    b.name,
+                    names(&second.columns)
+                ),
             ),
         );
     }
@@ -189,7 +200,12 @@ fn pair(dataset: &str, a: &Side<'_>, b: &Side<'_>) -> Vec<Joined> {
                 Level::Warning,
                 "raw-elsewhere",
                 Said::new(
-                    format!("`{}` demands `{}`, but `{}` lets `{column}` leave as it is", shut.name, rule.clone().unwrap_or_default(), open.name),
+                    format!(
+                        "`{}` demands `{}`, but `{}` lets `{column}` leave as it is",
+                        shut.name,
+                        rule.clone().unwrap_or_default(),
+                        open.name
+                    ),
                     format!("{} 要求 `{}`，但 {} 原样放行 {column}", shut.name, rule.unwrap_or_default(), open.name),
                 ),
             );
@@ -198,13 +214,20 @@ fn pair(dataset: &str, a: &Side<'_>, b: &Side<'_>) -> Vec<Joined> {
                 Level::Note,
                 "generalised-differently",
                 Said::new(
-                    format!("`{column}` leaves in two ways, in `{}` and `{}`: together they may tell more than either", a.name, b.name),
+                    format!(
+                        "`{column}` leaves in two ways, in `{}` and `{}`: together they may tell more than either",
+                        a.name, b.name
+                    ),
                     format!("{column} 在 {} 与 {} 中以两种方式放行：合在一起可能透露更多", a.name, b.name),
                 ),
             );
         }
     }
-    let links: Vec<&String> = both.iter().copied().filter(|column| links(one.columns.get(*column), other.columns.get(*column))).collect();
+    let links: Vec<&String> = both
+        .iter()
+        .copied()
+        .filter(|column| links(one.columns.get(*column), other.columns.get(*column), one_offer))
+        .collect();
     let apart = |own: &BTreeSet<String>, others: &BTreeSet<String>| own.difference(others).cloned().collect::<Vec<_>>();
     let (only_left, only_right) = (apart(&left, &right), apart(&right, &left));
     if !links.is_empty() && !only_left.is_empty() && !only_right.is_empty() {
@@ -215,21 +238,30 @@ fn pair(dataset: &str, a: &Side<'_>, b: &Side<'_>) -> Vec<Joined> {
             Said::new(
                 format!(
                     "`{}` and `{}` can be joined on {list}: who gets both has {} beside {}",
-                    a.name, b.name, only_left.join(", "), only_right.join(", ")
+                    a.name,
+                    b.name,
+                    only_left.join(", "),
+                    only_right.join(", ")
                 ),
-                format!("{} 与 {} 可按 {list} 连接：同时取得者可将 {} 与 {} 对应起来", a.name, b.name, only_left.join("、"), only_right.join("、")),
+                format!(
+                    "{} 与 {} 可按 {list} 连接：同时取得者可将 {} 与 {} 对应起来",
+                    a.name,
+                    b.name,
+                    only_left.join("、"),
+                    only_right.join("、")
+                ),
             ),
         );
     }
     found
 }
 
-/// Whether rows can be matched by a column: as it is in both, or a pseudonym of one domain. (Pseudonyms differ between
-/// agreements; one participant may have both offers under one agreement's successor, so it is said.)
-fn links(first: Option<&ColumnRule>, second: Option<&ColumnRule>) -> bool {
+/// Whether rows can be matched by a column: as it is in both, or, under one agreement, a pseudonym of one domain (in
+/// another agreement the same value has another pseudonym).
+fn links(first: Option<&ColumnRule>, second: Option<&ColumnRule>, one_agreement: bool) -> bool {
     match (first, second) {
         (None, None) => true,
-        (Some(ColumnRule::Hash(one)), Some(ColumnRule::Hash(other))) => one == other,
+        (Some(ColumnRule::Hash(one)), Some(ColumnRule::Hash(other))) => one_agreement && one == other,
         _ => false,
     }
 }

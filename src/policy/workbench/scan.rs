@@ -111,7 +111,8 @@ fn split(text: &str, range: Range<usize>, sign: &str, parts: &mut Vec<Range<usiz
     let (Some(first), Some(last)) = (marks.first(), marks.last()) else { return };
     let whole = first.span.start..last.span.end;
     let word = |mark: &Mark| &text[mark.span.clone()];
-    let enclosed = word(first) == "(" && marks.iter().position(|mark| mark.depth == 0 && word(mark) == ")") == Some(marks.len() - 1);
+    let enclosed = word(first) == "("
+        && marks.iter().position(|mark| mark.depth == 0 && word(mark) == ")") == Some(marks.len() - 1);
     if enclosed {
         let inner = first.span.end..last.span.start;
         let mut within = Vec::new();
@@ -153,7 +154,15 @@ mod tests {
                    (context.b < 3 && (context.c || context.d)) && ["x", "y"].contains(context.e) }
             unless { context.f || (context.g && context.h) } when { if a then b && c else d };"#;
         let expected = [
-            (false, vec!["context.a == \"&& \\\" }\"", "context.b < 3", "(context.c || context.d)", "[\"x\", \"y\"].contains(context.e)"]),
+            (
+                false,
+                vec![
+                    "context.a == \"&& \\\" }\"",
+                    "context.b < 3",
+                    "(context.c || context.d)",
+                    "[\"x\", \"y\"].contains(context.e)",
+                ],
+            ),
             (true, vec!["context.f", "(context.g && context.h)"]),
             (false, vec!["if a then b && c else d"]),
         ];
@@ -162,7 +171,10 @@ mod tests {
         for ((unless, found), (expected_unless, expected)) in found.iter().zip(expected) {
             assert_eq!((*unless, found.iter().map(String::as_str).collect::<Vec<_>>()), (expected_unless, expected));
         }
-        assert_eq!(parts("permit (principal, action, resource) when { a || b && c };"), [(false, vec!["a || b && c".to_owned()])]);
+        assert_eq!(
+            parts("permit (principal, action, resource) when { a || b && c };"),
+            [(false, vec!["a || b && c".to_owned()])]
+        );
         assert!(parts("permit (principal, action, resource);").is_empty());
         assert!(parts("when { \"患").is_empty(), "nothing is out of bounds in a broken text");
     }

@@ -71,9 +71,8 @@ impl std::error::Error for Wrong {}
 
 /// Reads TOML.
 pub(super) fn read(text: &str) -> Result<Item, At> {
-    let table = DeTable::parse(text).map_err(|error| {
-        At::new(error.span().map_or(0, |span| span.start), error.message().to_owned())
-    })?;
+    let table = DeTable::parse(text)
+        .map_err(|error| At::new(error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
     let at = table.span().start;
     Ok(Item { at, value: table_of(table.into_inner())? })
 }
@@ -148,7 +147,8 @@ impl Item {
         for entry in self.entries()? {
             if !known.contains(&entry.key.as_str()) {
                 let hint = did_you_mean(nearest(&entry.key, known.iter().copied()), "");
-                let problem = format!("unknown key `{}`{hint}; known here are {}", harmless(&entry.key), known.join(", "));
+                let problem =
+                    format!("unknown key `{}`{hint}; known here are {}", harmless(&entry.key), known.join(", "));
                 return Err(At::new(entry.at, problem));
             }
         }

@@ -32,7 +32,8 @@ pub fn written(obligations: &Obligations) -> Vec<String> {
             ColumnRule::Round(places) => format!("round({name}, {places})"),
         });
     }
-    written.extend(at_least.as_ref().map(|group| format!("at_least({}, {})", group.k, names(&mut group.columns.iter()))));
+    written
+        .extend(at_least.as_ref().map(|group| format!("at_least({}, {})", group.k, names(&mut group.columns.iter()))));
     if !dropped.is_empty() {
         written.push(format!("drop({})", names(&mut dropped.into_iter())));
     }

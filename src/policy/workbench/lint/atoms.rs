@@ -386,7 +386,11 @@ mod tests {
             (r#"context.purpose == "a""#, r#"["a", "b"].contains(context.purpose)"#, true),
             (r#"context.purpose == "a""#, r#"context.purpose != "b""#, true),
             (r#"["a", "b"].contains(context.purpose)"#, r#"context.purpose == "a""#, false),
-            (r#"context.purpose == "a" || context.purpose == "b""#, r#"["a", "b", "c"].contains(context.purpose)"#, true),
+            (
+                r#"context.purpose == "a" || context.purpose == "b""#,
+                r#"["a", "b", "c"].contains(context.purpose)"#,
+                true,
+            ),
             (r#"context.consent.contains("x")"#, r#"context.consent.contains("x")"#, true),
             (r#"context.consent.contains("x")"#, r#"context.consent.contains("y")"#, false),
             (r#"context.region like "C*""#, r#"context.region like "C*""#, true),

@@ -14,7 +14,9 @@ pub(super) fn lint(looked: &[Looked<'_>], findings: &mut Vec<Finding>) {
     for (place, policy) in possible.iter().enumerate() {
         let others = possible.iter().enumerate().filter(|(other, _)| *other != place);
         // one reason why a policy is idle is enough
-        let reason = others.map(|(other, wider)| (other < place, *wider)).find_map(|(earlier, wider)| beside(policy, wider, earlier));
+        let reason = others
+            .map(|(other, wider)| (other < place, *wider))
+            .find_map(|(earlier, wider)| beside(policy, wider, earlier));
         findings.extend(reason);
     }
 }
@@ -53,7 +55,9 @@ fn beside(policy: &Looked<'_>, wider: &Looked<'_>, earlier: bool) -> Option<Find
     match (policy.compiled.permit, wider.compiled.permit) {
         (true, false) => {
             let said = Said::new(
-                format!("the permit `{id}` never lets anything happen: wherever it applies, the forbid `{other}` applies too"),
+                format!(
+                    "the permit `{id}` never lets anything happen: wherever it applies, the forbid `{other}` applies too"
+                ),
                 format!("许可 {id} 从不生效：凡其适用之处，禁止 {other} 也适用"),
             );
             let hint = Said::new(
@@ -62,7 +66,9 @@ fn beside(policy: &Looked<'_>, wider: &Looked<'_>, earlier: bool) -> Option<Find
             );
             Some(policy.finding(Level::Warning, "always-forbidden", 0, said).hint(hint))
         }
-        (true, true) if adds_nothing(policy, wider) => same_effect(policy, wider, within(wider, policy) && adds_nothing(wider, policy), earlier),
+        (true, true) if adds_nothing(policy, wider) => {
+            same_effect(policy, wider, within(wider, policy) && adds_nothing(wider, policy), earlier)
+        }
         (false, false) => same_effect(policy, wider, within(wider, policy), earlier),
         _ => None,
     }

@@ -55,7 +55,10 @@ fn of_source<'a>(
             for error in errors.iter() {
                 let problem = explained(error);
                 let said = Said::new(problem.clone(), format!("不是合法的 Cedar 文本：{problem}"));
-                findings.push(Finding::new(Level::Error, "syntax", name, line_column(text, offset(error).unwrap_or(0))).said(said));
+                findings.push(
+                    Finding::new(Level::Error, "syntax", name, line_column(text, offset(error).unwrap_or(0)))
+                        .said(said),
+                );
             }
             return true;
         }

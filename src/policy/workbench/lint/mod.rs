@@ -103,11 +103,19 @@ struct Looked<'a> {
 pub fn check(checked: &Checked<'_>) -> Vec<Finding> {
     let mut findings = match compile(checked) {
         Err(_) => errors::all(checked),
-        Ok((slice, columns)) => on_deep_stack(|| lints(checked, &slice, &columns)).and_then(|found| found).unwrap_or_else(
-            |problem| vec![Finding::new(Level::Error, "cedar", checked.own.name, (1, 1)).said(Said::new(problem.clone(), problem))],
-        ),
+        Ok((slice, columns)) => {
+            on_deep_stack(|| lints(checked, &slice, &columns)).and_then(|found| found).unwrap_or_else(|problem| {
+                vec![
+                    Finding::new(Level::Error, "cedar", checked.own.name, (1, 1))
+                        .said(Said::new(problem.clone(), problem)),
+                ]
+            })
+        }
     };
-    if checked.columns.is_none() && findings.iter().all(|finding| finding.level != Level::Error) && names_columns(checked) {
+    if checked.columns.is_none()
+        && findings.iter().all(|finding| finding.level != Level::Error)
+        && names_columns(checked)
+    {
         let said = Said::new(
             "it is not known which columns the dataset has: obligations were checked for their form alone",
             "未知数据集有哪些字段：仅检查了义务的写法",
@@ -178,14 +186,21 @@ pub fn columns_of(checked: &Checked<'_>) -> Result<Columns, PolicyError> {
 fn with_wanted(columns: &Columns, error: &PolicyError) -> Option<Columns> {
     let PolicyError::Obligation { error, .. } = error else { return None };
     let (name, kind) = match error {
-        ObligationError::Column { name, column, .. } => (column, match *name {
-            "year" => ColumnKind::Date,
-            "band" | "round" => ColumnKind::Number,
-            _ => ColumnKind::Text,
-        }),
+        ObligationError::Column { name, column, .. } => (
+            column,
+            match *name {
+                "year" => ColumnKind::Date,
+                "band" | "round" => ColumnKind::Number,
+                _ => ColumnKind::Text,
+            },
+        ),
         ObligationError::Filter(FilterError::Column { column, .. }) => (column, ColumnKind::Text),
-        ObligationError::Kind { column, needs, .. } => (column, if *needs == "dates" { ColumnKind::Date } else { ColumnKind::Number }),
-        ObligationError::Filter(FilterError::Kind { column, kind, .. }) if *kind == "text" => (column, ColumnKind::Number),
+        ObligationError::Kind { column, needs, .. } => {
+            (column, if *needs == "dates" { ColumnKind::Date } else { ColumnKind::Number })
+        }
+        ObligationError::Filter(FilterError::Kind { column, kind, .. }) if *kind == "text" => {
+            (column, ColumnKind::Number)
+        }
         _ => return None,
     };
     let mut all: Vec<Column> = columns.iter().cloned().collect();

@@ -3,9 +3,18 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, Level, Looked};
-use crate::policy::{Action, ColumnRule, Columns, Obligation, Obligations, workbench::{Said, written}};
+use crate::policy::{
+    Action, ColumnRule, Columns, Obligation, Obligations,
+    workbench::{Said, written},
+};
 
-pub(super) fn lint(looked: &[Looked<'_>], floors: &[Obligation], columns: &Columns, known: bool, findings: &mut Vec<Finding>) {
+pub(super) fn lint(
+    looked: &[Looked<'_>],
+    floors: &[Obligation],
+    columns: &Columns,
+    known: bool,
+    findings: &mut Vec<Finding>,
+) {
     for policy in looked.iter().filter(|policy| !policy.compiled.obligations.is_empty()) {
         one(policy, findings);
         let together = policy.compiled.obligations.iter().chain(floors);
@@ -19,16 +28,27 @@ pub(super) fn lint(looked: &[Looked<'_>], floors: &[Obligation], columns: &Colum
         }
         if let Some(at_least) = met.at_least.as_ref().filter(|_| !met.matching.is_empty()) {
             let said = Said::new(
-                format!("`match` and `at_least({}, …)` together refuse every request: a known value may not be asked for where rows leave in groups", at_least.k),
+                format!(
+                    "`match` and `at_least({}, …)` together refuse every request: a known value may not be asked for where rows leave in groups",
+                    at_least.k
+                ),
                 format!("match 与 at_least({}, …) 并用会拒绝所有请求：按组放行时不得按已知值查询", at_least.k),
             );
             findings.push(policy.finding(Level::Error, "match-in-groups", policy.annotation("during"), said));
         }
-        against(policy, &Obligations::meet(&policy.compiled.obligations), &Obligations::meet(floors), "the floor", "底线要求", findings);
+        against(
+            policy,
+            &Obligations::meet(&policy.compiled.obligations),
+            &Obligations::meet(floors),
+            "the floor",
+            "底线要求",
+            findings,
+        );
     }
     for (place, first) in looked.iter().enumerate() {
         for second in &looked[place + 1..] {
-            let releases = |policy: &Looked<'_>| policy.compiled.permit && policy.compiled.actions.contains(&Action::Release);
+            let releases =
+                |policy: &Looked<'_>| policy.compiled.permit && policy.compiled.actions.contains(&Action::Release);
             if releases(first) && releases(second) && first.known.and(&second.known).impossible().is_none() {
                 let met = |policy: &Looked<'_>| Obligations::meet(&policy.compiled.obligations);
                 let name = format!("`{}`", first.id());
@@ -39,11 +59,19 @@ pub(super) fn lint(looked: &[Looked<'_>], floors: &[Obligation], columns: &Colum
 }
 
 fn leaves(obligations: &Obligations, column: &str) -> bool {
-    obligations.columns.get(column) != Some(&ColumnRule::Drop) && obligations.keep.as_ref().is_none_or(|keep| keep.contains(column))
+    obligations.columns.get(column) != Some(&ColumnRule::Drop)
+        && obligations.keep.as_ref().is_none_or(|keep| keep.contains(column))
 }
 
 /// Columns that go only because two demands on them have nothing in common.
-fn against(policy: &Looked<'_>, own: &Obligations, other: &Obligations, name: &str, zh: &str, findings: &mut Vec<Finding>) {
+fn against(
+    policy: &Looked<'_>,
+    own: &Obligations,
+    other: &Obligations,
+    name: &str,
+    zh: &str,
+    findings: &mut Vec<Finding>,
+) {
     for (column, rule) in &own.columns {
         let Some(theirs) = other.columns.get(column) else { continue };
         let dropped = *rule != ColumnRule::Drop
@@ -59,11 +87,21 @@ fn against(policy: &Looked<'_>, own: &Obligations, other: &Obligations, name: &s
         let said = Said::new(
             format!(
                 "where `{}` and {name} hold together, the column `{column}` is dropped: `{}` and `{}` have nothing in common",
-                policy.id(), shown(rule), shown(theirs)
+                policy.id(),
+                shown(rule),
+                shown(theirs)
             ),
-            format!("当 {} 与 {zh} 同时适用时，字段 {column} 会被删除：`{}` 与 `{}` 无法兼顾", policy.id(), shown(rule), shown(theirs)),
+            format!(
+                "当 {} 与 {zh} 同时适用时，字段 {column} 会被删除：`{}` 与 `{}` 无法兼顾",
+                policy.id(),
+                shown(rule),
+                shown(theirs)
+            ),
         );
-        let hint = Said::new("demand the same of the column in both, if it is to leave", "若该字段需要放行，请在两处写同样的要求");
+        let hint = Said::new(
+            "demand the same of the column in both, if it is to leave",
+            "若该字段需要放行，请在两处写同样的要求",
+        );
         findings.push(policy.finding(Level::Note, "meets-to-drop", policy.annotation("during"), said).hint(hint));
     }
 }

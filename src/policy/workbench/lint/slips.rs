@@ -55,10 +55,18 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
     let code_of = |known: &[&str]| (!text.is_empty() && !known.contains(&text)).then(|| known.join(", "));
     let hint = |en: &str, zh: &str| Said::new(en, zh);
     match path {
-        "context.region" | "principal.jurisdiction" | "principal.roles" | "principal.certifications" | "principal.groups" | "context.approval"
+        "context.region"
+        | "principal.jurisdiction"
+        | "principal.roles"
+        | "principal.certifications"
+        | "principal.groups"
+        | "context.approval"
             if spaced =>
         {
-            let trimmed = text.split_whitespace().collect::<Vec<_>>().join(if path.contains("region") || path.contains("jurisdiction") { "" } else { "_" });
+            let trimmed = text
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(if path.contains("region") || path.contains("jurisdiction") { "" } else { "_" });
             let said = Said::new(
                 format!("\"{text}\" has a space in it: names are compared letter by letter"),
                 format!("“{text}”中含有空格：名称逐字比较"),
@@ -68,22 +76,31 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
         "context.region" | "principal.jurisdiction" if text.starts_with(|c: char| c.is_ascii_lowercase()) => {
             let upper = text.to_uppercase();
             let said = Said::new(
-                format!("\"{text}\" is written in small letters: jurisdictions are ISO 3166 codes, such as CN or CN-44"),
+                format!(
+                    "\"{text}\" is written in small letters: jurisdictions are ISO 3166 codes, such as CN or CN-44"
+                ),
                 format!("“{text}”为小写：法域使用 ISO 3166 代码，如 CN 或 CN-44"),
             );
             Some(("region-code", said, hint(&format!("is \"{upper}\" meant?"), &format!("是否应为“{upper}”？"))))
         }
-        "context.region" | "principal.jurisdiction" | "context.purpose" if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+        "context.region" | "principal.jurisdiction" | "context.purpose"
+            if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
             let said = Said::new(
                 format!("\"{text}\" is a number in quotes: `{path}` is a text, and a number is hardly meant"),
                 format!("“{text}”是加了引号的数字：{path} 为文本，可能并非本意"),
             );
             Some(("number-as-text", said, hint("write the name that partners give", "请写合作方使用的名称")))
         }
-        "context.executionEnv" => code_of(&["01", "02", "03", "04", "05", "06"]).map(|known| unknown_code(path, text, &known)),
+        "context.executionEnv" => {
+            code_of(&["01", "02", "03", "04", "05", "06"]).map(|known| unknown_code(path, text, &known))
+        }
         "context.encryptMode" => code_of(&["01", "02"]).map(|known| unknown_code(path, text, &known)),
         "context.deliveryMethod" => code_of(&["01", "02", "03"]).map(|known| unknown_code(path, text, &known)),
-        "context.algorithm" if !text.is_empty() && !(text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))) => {
+        "context.algorithm"
+            if !text.is_empty()
+                && !(text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))) =>
+        {
             Some(unknown_code(path, text, "SHA-256 in 64 small hexadecimal digits"))
         }
         "context.dataField" if columns.is_some_and(|columns| columns.get(text).is_none()) => {

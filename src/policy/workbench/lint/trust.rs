@@ -1,7 +1,10 @@
 //! What a permit rests on, and what nobody's machine sees to.
 
 use super::{Finding, Level, Looked};
-use crate::policy::{Action, FactSource, Part, Reach, workbench::{PieceKind, Said}};
+use crate::policy::{
+    Action, FactSource, Part, Reach,
+    workbench::{PieceKind, Said},
+};
 
 pub(super) fn lint(looked: &[Looked<'_>], findings: &mut Vec<Finding>) {
     for policy in looked {
@@ -15,7 +18,8 @@ fn declared_only(policy: &Looked<'_>) -> Option<Finding> {
     let compiled = policy.compiled;
     let about_someone = policy.anatomy.pieces.iter().any(|piece| piece.kind == PieceKind::Principal)
         || policy.anatomy.conjuncts().any(|piece| piece.tree.to_string().contains("{\"Var\":\"principal\"}"));
-    let declared = !compiled.facts.is_empty() && compiled.facts.iter().all(|fact| fact.source() == FactSource::Declared);
+    let declared =
+        !compiled.facts.is_empty() && compiled.facts.iter().all(|fact| fact.source() == FactSource::Declared);
     if !compiled.permit || about_someone || !declared || !compiled.before.is_empty() {
         return None;
     }
