@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::files::{Around, Spoken, find, is_offer};
+use super::files::{Around, Spoken, counted, find, is_offer};
 use crate::{
     cli::output::{Output, plain},
     policy::workbench::{Finding, Level, check},
@@ -70,7 +70,12 @@ pub fn run(args: Check, out: &Output) -> anyhow::Result<ExitCode> {
     out.show(&value, |_| {
         let mut text: String = findings.iter().map(|finding| shown(finding, &args.spoken)).collect();
         text.push_str(&match args.spoken.lang {
-            crate::cli::Lang::En => format!("{checked} checked: {errors} errors, {warnings} warnings, {notes} notes\n"),
+            crate::cli::Lang::En => format!(
+                "{checked} checked: {}, {}, {}\n",
+                counted(errors, "error"),
+                counted(warnings, "warning"),
+                counted(notes, "note")
+            ),
             crate::cli::Lang::Zh => {
                 format!("已检查 {checked} 个：{errors} 个错误，{warnings} 个警告，{notes} 个提示\n")
             }

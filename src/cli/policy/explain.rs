@@ -116,8 +116,8 @@ pub fn run(args: Explain, out: &Output) -> anyhow::Result<ExitCode> {
     } else {
         let policy = args.around.load(&args.path)?;
         let (slice, columns) = policy.compile()?;
-        let dataset = policy.offer.as_ref().map(|offer| offer.dataset.id.as_str());
-        let given = args.request.given(dataset, &columns, policy.zone)?;
+        let dataset = policy.dataset(&slice)?;
+        let given = args.request.given(dataset.as_deref(), &columns, policy.zone)?;
         Some(explained(&slice, &given.facts).map_err(anyhow::Error::msg)?)
     };
     let explanation = explanation.ok_or_else(|| anyhow::anyhow!("nothing was decided"))?;

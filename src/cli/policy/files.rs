@@ -10,7 +10,7 @@ use crate::{
     offer::OfferFile,
     policy::{
         Column, ColumnKind, Columns, PolicySource, Slice,
-        workbench::{Checked, Said, Suite, columns_of},
+        workbench::{Anatomy, Checked, Said, Suite, columns_of},
     },
     source::{Format, Opened, Roots, header},
     time::{Clock as _, SystemClock, Timestamp, Zone},
@@ -105,6 +105,18 @@ impl Policy {
         };
         let slice = Slice::compile(checked.own, checked.global, &self.floor, &self.connector_floor, &columns)?;
         Ok((slice, columns))
+    }
+
+    /// The dataset that a request is about, unless it says: the offer's, or the only one that the policies name.
+    pub fn dataset(&self, slice: &Slice) -> anyhow::Result<Option<String>> {
+        if let Some(offer) = &self.offer {
+            return Ok(Some(offer.dataset.id.as_str().to_owned()));
+        }
+        let policies = Anatomy::of(slice).map_err(anyhow::Error::msg)?;
+        let mut named: Vec<&str> = policies.iter().filter_map(Anatomy::dataset).collect();
+        named.sort_unstable();
+        named.dedup();
+        Ok(if let [only] = named.as_slice() { Some((*only).to_owned()) } else { None })
     }
 }
 
@@ -215,6 +227,11 @@ pub fn of_suite(path: &Path, suite: &Suite) -> anyhow::Result<Policy> {
         zone: suite.zone,
         offer: None,
     })
+}
+
+/// `1 warning`, `2 warnings`.
+pub fn counted(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Whether it is a test file by its name.

@@ -17,7 +17,7 @@ use super::{
     files::{Around, Policy, Spoken, open},
 };
 use crate::{
-    cli::output::{Output, plain},
+    cli::output::{self, Output, plain},
     policy::{Action, Asked, Column, ColumnKind, Columns, Obligations, Slice, Verdict, workbench::written},
     source::Strict,
     transform::{HashKey, Plan},
@@ -124,8 +124,8 @@ fn wanted(
         .map(|clause| clause.id)
         .collect();
     let (chosen, asked) = if args.request.is_given() {
-        let dataset = policy.offer.as_ref().map(|offer| offer.dataset.id.as_str());
-        let given = args.request.given(dataset, columns, policy.zone)?;
+        let dataset = policy.dataset(slice)?;
+        let given = args.request.given(dataset.as_deref(), columns, policy.zone)?;
         let decision = slice.decide(&given.facts);
         if let (false, Some(reason)) = (decision.verdict == Verdict::Allow, decision.reason) {
             return Err(reason.into());
@@ -178,7 +178,7 @@ fn preview(source: &Path, columns: &Columns, obligations: &Obligations, rows: u6
             }
             of += 1;
             writer.write_field(of.to_string())?;
-            writer.write_byte_record(&record)?;
+            writer.write_record(&record)?;
             if of <= rows {
                 let cells = record.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
                 first.push(Row { number: of, before: cells, after: None });
@@ -252,13 +252,13 @@ fn shown(seen: &Previewed, demanded: &[String], permits: &[String], spoken: &Spo
         grid.push(std::iter::once((number, Change::Same)).chain(cells).collect());
     }
     let width = |place: usize| {
-        grid.iter().filter_map(|row| row.get(place)).map(|(cell, _)| cell.chars().count()).max().unwrap_or(0)
+        grid.iter().filter_map(|row| row.get(place)).map(|(cell, _)| output::width(cell)).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..=seen.columns.len()).map(width).collect();
     for row in &grid {
         let mut line = String::new();
         for ((cell, change), width) in row.iter().zip(&widths) {
-            let padded = format!("{cell:width$}");
+            let padded = output::padded(cell, *width);
             line.push_str(&if coloured { change.painted(&padded) } else { padded });
             line.push_str("  ");
         }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::files::{Around, Spoken, find, is_offer, read};
+use super::files::{Around, Spoken, counted, find, is_offer, read};
 use crate::{
     cli::output::{Output, plain},
     policy::{
@@ -79,7 +79,9 @@ pub fn run(args: Releases, out: &Output) -> anyhow::Result<ExitCode> {
             text.push_str(&format!("{}[{}]: {}\n", args.spoken.pick(level, zh), finding.code, plain(message)));
         }
         text.push_str(&match args.spoken.lang {
-            crate::cli::Lang::En => format!("{} offers compared: {} findings\n", shapes.len(), found.len()),
+            crate::cli::Lang::En => {
+                format!("{} compared: {}\n", counted(shapes.len(), "offer"), counted(found.len(), "finding"))
+            }
             crate::cli::Lang::Zh => format!("已比较 {} 个要约：{} 项发现\n", shapes.len(), found.len()),
         });
         text

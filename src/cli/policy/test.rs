@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{
     explain,
-    files::{Spoken, find, is_test, of_suite, suite},
+    files::{Spoken, counted, find, is_test, of_suite, suite},
 };
 use crate::{
-    cli::output::{Output, plain},
+    cli::output::{Output, padded, plain, width},
     policy::workbench::{CaseResult, Coverage, run as run_cases},
 };
 
@@ -62,9 +62,13 @@ pub fn run(args: Test, out: &Output) -> anyhow::Result<ExitCode> {
         let mut text: String = ran.iter().map(|ran| shown(ran, &args.spoken)).collect();
         let failed = cases - passed;
         text.push_str(&match args.spoken.lang {
-            crate::cli::Lang::En => {
-                format!("{} files, {cases} cases: {passed} passed, {failed} failed; {broken} files broken, {gaps} things untested\n", ran.len())
-            }
+            crate::cli::Lang::En => format!(
+                "{}, {}: {passed} passed, {failed} failed; {} broken, {} untested\n",
+                counted(ran.len(), "file"),
+                counted(cases, "case"),
+                counted(broken, "file"),
+                counted(gaps, "thing"),
+            ),
             crate::cli::Lang::Zh => {
                 format!("{} 个文件，{cases} 个用例：{passed} 个通过，{failed} 个未通过；{broken} 个文件有误，{gaps} 处未覆盖\n", ran.len())
             }
@@ -111,11 +115,11 @@ fn shown(ran: &Ran, spoken: &Spoken) -> String {
         Ok(both) => both,
         Err(error) => return format!("{text}  ✗ {}\n", plain(error)),
     };
-    let width = cases.iter().map(|case| case.name.chars().count()).max().unwrap_or(0);
+    let widest = cases.iter().map(|case| width(&case.name)).max().unwrap_or(0);
     for case in cases {
         let (sign, verdict) = (if case.passed { '✓' } else { '✗' }, &case.explanation);
         let verdict = spoken.pick(verdict.verdict, verdict.verdict_zh);
-        text.push_str(&format!("  {sign} {:width$}  {verdict}\n", plain(&case.name)));
+        text.push_str(&format!("  {sign} {}  {verdict}\n", padded(&plain(&case.name), widest)));
         if !case.passed {
             for difference in &case.differences {
                 text.push_str(&format!("      {}\n", plain(spoken.say(difference))));

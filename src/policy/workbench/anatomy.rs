@@ -131,6 +131,12 @@ impl Anatomy {
         Ok(Self { id: id.to_owned(), permit: policy.effect() == Effect::Permit, text, pieces })
     }
 
+    /// The dataset that the scope names, if it names one.
+    pub fn dataset(&self) -> Option<&str> {
+        let piece = self.pieces.iter().find(|piece| piece.kind == PieceKind::Resource)?;
+        piece.tree["=="]["right"]["Value"]["__entity"]["id"].as_str()
+    }
+
     /// What the conditions join.
     pub fn conjuncts(&self) -> impl Iterator<Item = &Piece> {
         self.pieces.iter().filter(|piece| piece.is_condition())

@@ -249,18 +249,18 @@ fn summary(action: Action, decision: &Decision) -> Said {
     let ids = |ids: &[String]| ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
     let by = ids(&decision.policies);
     match (decision.verdict, &decision.reason) {
-        (Verdict::Allow, _) => Said::new(format!("`{verb}` is allowed by {by}"), format!("允许“{zh}”：依据策略 {by}")),
+        (Verdict::Allow, _) => Said::new(format!("`{verb}` is allowed by {by}"), format!("策略 {by} 许可“{zh}”")),
         (Verdict::Conditional, _) => {
             let todo: Vec<String> = decision.open.iter().map(crate::policy::Before::todo).collect();
             let todo_zh: Vec<String> = decision.open.iter().map(crate::policy::Before::todo_zh).collect();
             Said::new(
                 format!("`{verb}` would be allowed by {by}, but first, {}", todo.join("; ")),
-                format!("有条件允许“{zh}”：依据策略 {by}，但{}", todo_zh.join("；")),
+                format!("策略 {by} 许可“{zh}”，但{}", todo_zh.join("；")),
             )
         }
         (Verdict::Deny, _) => Said::new(
             format!("`{verb}` is forbidden by {by}; a forbid goes before every permit"),
-            format!("拒绝“{zh}”：被策略 {by} 禁止，禁止优先于许可"),
+            format!("“{zh}”被策略 {by} 禁止，禁止优先于许可"),
         ),
         (Verdict::DefaultDeny, Some(reason)) => {
             let why = match reason.code.as_str() {
@@ -270,9 +270,9 @@ fn summary(action: Action, decision: &Decision) -> Said {
                 "policy-error" => format!("策略 {by} 无法求值"),
                 other => format!("原因代码 {other}"),
             };
-            Said::new(reason.sentence.clone(), format!("默认拒绝“{zh}”：{why}"))
+            Said::new(reason.sentence.clone(), format!("“{zh}”未获许可：{why}"))
         }
-        (Verdict::DefaultDeny, None) => Said::new(format!("`{verb}` is denied by default"), format!("默认拒绝“{zh}”")),
+        (Verdict::DefaultDeny, None) => Said::new(format!("`{verb}` is denied by default"), format!("“{zh}”未获许可")),
     }
 }
 
