@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::error::Refusal;
 
@@ -71,18 +72,28 @@ pub fn text(value: &Value, member: &str) -> String {
     }
 }
 
+/// Text with spaces behind it up to this many columns of a terminal; Chinese takes two each.
+pub fn padded(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
+}
+
+/// How many columns of a terminal a text takes.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
 /// Lines with aligned columns.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
+    let mut widths: Vec<usize> = header.iter().map(|name| name.width()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.width());
         }
     }
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut line = String::new();
         for (cell, width) in cells.zip(&widths) {
-            line.push_str(&format!("{cell:width$}  "));
+            line.push_str(&padded(cell, width + 2));
         }
         format!("{}\n", line.trim_end())
     };

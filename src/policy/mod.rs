@@ -22,6 +22,7 @@ mod request;
 mod slice;
 mod syntax;
 mod value;
+pub mod workbench;
 
 pub use self::{
     action::{Action, Reach, UseAction},

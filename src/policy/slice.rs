@@ -93,10 +93,17 @@ pub(super) struct Compiled {
     pub obligations: Vec<Obligation>,
     pub before: Vec<Before>,
     pub after: Vec<After>,
-    parts: Vec<Part>,
+    pub parts: Vec<Part>,
     names_uses: bool,
     conditional: bool,
     text: String,
+}
+
+impl Compiled {
+    /// The policy as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 /// An offer's policies, ready to decide.

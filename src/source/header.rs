@@ -72,6 +72,41 @@ pub fn records(opened: &Opened, format: Format, columns: &Columns) -> Result<u64
     count().map_err(|error: Broken| SourceError::Header { path: opened.path().to_owned(), problem: error.to_string() })
 }
 
+/// Gives each record of the whole source, of whatever format, until `take` has seen enough.
+///
+/// # Errors
+/// As [`records`], or what `take` says.
+pub fn each_row(
+    opened: &Opened,
+    format: Format,
+    columns: &Columns,
+    take: &mut dyn FnMut(&dyn Row) -> Result<bool, Broken>,
+) -> Result<(), SourceError> {
+    let file = opened.file()?;
+    let run = || {
+        match format {
+            Format::Csv => {
+                let mut rows = Csv::open(file, false)?;
+                rows.expect(columns)?;
+                while rows.fill()? && rows.each::<Broken>(|row| take(row))? {}
+            }
+            Format::JsonLines | Format::Json => {
+                let mut rows = Json::new(file, format == Format::Json, Some(columns), false);
+                while rows.fill()? && rows.each::<Broken>(|row| take(row))? {}
+            }
+            Format::Parquet => {
+                let parquet = Parquet::open(Arc::new(file))?;
+                super::expect(parquet.columns().map(|(name, _)| name), columns)?;
+                let all: Vec<usize> = (0..columns.len()).collect();
+                let mut rows = parquet.batches(&all)?;
+                while rows.fill()? && rows.each::<Broken>(|row| take(row))? {}
+            }
+        }
+        Ok(())
+    };
+    run().map_err(|error: Broken| SourceError::Header { path: opened.path().to_owned(), problem: error.to_string() })
+}
+
 type Sampled = Vec<(String, ColumnKind)>;
 
 fn of_csv(input: impl std::io::Read, is_cut: bool) -> Result<Sampled, Broken> {

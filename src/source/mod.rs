@@ -17,7 +17,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 pub use self::{
     broken::Broken,
     csv::{Csv, CsvRow, expect, header_names},
-    header::{header, records},
+    header::{each_row, header, records},
     json::{Json, JsonRow},
     parquet::{Batches, Parquet, ParquetRow, ReadAt, Typed, guarded},
     roots::{Opened, Roots},

@@ -1,0 +1,44 @@
+//! `counterseal policy …`: the steward's workbench. Runs alone, without a home or a running connector.
+
+mod check;
+mod explain;
+mod files;
+mod preview;
+mod releases;
+mod show;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::cli::output::Output;
+
+/// The workbench.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// What is wrong with policies, and what is likely not meant.
+    Check(check::Check),
+    /// Run the test files beside policies, and say what they leave untested.
+    Test(test::Test),
+    /// Why a request is allowed or not, policy by policy.
+    Explain(explain::Explain),
+    /// What a policy file says, and who enforces it.
+    Show(show::Show),
+    /// The first rows of a source before and after a policy's obligations.
+    Preview(preview::Preview),
+    /// Whether offers of one dataset tell more together than each alone.
+    Releases(releases::Releases),
+}
+
+/// Runs one.
+pub fn run(command: PolicyCommand, out: &Output) -> anyhow::Result<ExitCode> {
+    match command {
+        PolicyCommand::Check(args) => check::run(args, out),
+        PolicyCommand::Test(args) => test::run(args, out),
+        PolicyCommand::Explain(args) => explain::run(args, out),
+        PolicyCommand::Show(args) => show::run(args, out),
+        PolicyCommand::Preview(args) => preview::run(args, out),
+        PolicyCommand::Releases(args) => releases::run(args, out),
+    }
+}
