@@ -2,6 +2,7 @@
 
 mod architecture;
 mod by_hand;
+mod cases;
 mod demo;
 mod disk;
 #[path = "../../examples/dispute/story.rs"]
@@ -18,4 +19,5 @@ mod refusals;
 mod restore;
 mod streams;
 mod threats;
+mod vocabulary;
 mod witness;
