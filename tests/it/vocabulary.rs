@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use counterseal::policy::{Action, ContextFact, Verdict};
+use counterseal::policy::{Action, ContextFact, FactKind, FactSource, Reach, Verdict};
 
 use crate::cases::Cases;
 
@@ -104,4 +104,74 @@ fn every_operator_and_attribute_has_its_example() {
         .filter(|name| !examples.contains_key(name))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The row of a table that begins with this name.
+fn row<'a>(page: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let start = format!("| `{name}` |");
+    let line = page.lines().find(|line| line.starts_with(&start))?;
+    Some(line.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect())
+}
+
+#[test]
+fn the_pages_say_of_each_fact_and_action_what_the_code_says() {
+    let page = |name: &str| fs::read_to_string(root().join("docs/policy").join(name)).unwrap();
+    let (facts, actions) = (page("facts.md"), page("actions.md"));
+    let mut wrong = Vec::new();
+    for fact in ContextFact::ALL {
+        let kind = match fact.kind() {
+            FactKind::Text => "String",
+            FactKind::Long => "Long",
+            FactKind::Time => "datetime",
+            FactKind::Span => "duration",
+            FactKind::Decimal => "decimal",
+            FactKind::Ip => "ipaddr",
+            FactKind::Texts => "Set<String>",
+            FactKind::Frequency => "Frequency",
+            FactKind::Spent => "Spent",
+        };
+        let source = match fact.source() {
+            FactSource::Verified => "verified 已验证",
+            FactSource::Operator => "operator 运营方登记",
+            FactSource::Declared => "declared 自行声明",
+        };
+        let has = row(&facts, fact.name()).unwrap_or_default();
+        for needed in [fact.zh(), kind, source] {
+            if !has.contains(&needed) {
+                wrong.push(format!("docs/policy/facts.md: {}: no cell `{needed}`", fact.name()));
+            }
+        }
+    }
+    for action in Action::all() {
+        let who = match action {
+            Action::Use(action) if action.reach() == Reach::Promise => "promise 承诺",
+            Action::Use(_) => "vault 数据保险箱",
+            _ => "provider 提供方",
+        };
+        let has = row(&actions, action.as_str()).unwrap_or_default();
+        for needed in [action.zh(), who] {
+            if !has.contains(&needed) {
+                wrong.push(format!("docs/policy/actions.md: {}: no cell `{needed}`", action.as_str()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_link_of_the_pages_leads_to_a_file() {
+    let mut pages: Vec<PathBuf> =
+        fs::read_dir(root().join("docs/policy")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(root().join("policies/README.md"));
+    let mut broken = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#']).next().unwrap();
+            if !target.is_empty() && !target.contains("://") && !page.parent().unwrap().join(target).exists() {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
