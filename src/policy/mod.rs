@@ -21,6 +21,7 @@ mod problem;
 mod request;
 mod slice;
 mod syntax;
+pub mod template;
 mod value;
 pub mod workbench;
 

@@ -3,6 +3,7 @@
 mod applications;
 mod architecture;
 mod by_hand;
+mod cases;
 mod demo;
 mod derived;
 mod disk;
@@ -20,5 +21,7 @@ mod people;
 mod refusals;
 mod restore;
 mod streams;
+mod templates;
 mod threats;
+mod vocabulary;
 mod witness;
