@@ -14,6 +14,7 @@ mod facts;
 mod filter;
 mod meet;
 mod obligation;
+mod odrl;
 mod parse;
 mod phase;
 mod problem;
@@ -31,9 +32,10 @@ pub use self::{
     filter::{Comparison, Filter, FilterError, FilterExpr, Literal},
     meet::{AtLeast, ColumnRule, Obligations},
     obligation::{Obligation, ObligationError},
+    odrl::{NAMESPACE, OdrlError, document, from_odrl, odrl, text_to_odrl, to_odrl},
     phase::{After, Before, Duties, iso},
     problem::PolicyError,
-    slice::{Clause, Part, PolicySource, SCHEMA, Slice, odrl},
+    slice::{Clause, Part, PolicySource, SCHEMA, Slice},
     value::{Amount, Frequency, Money, Spent, Value},
 };
 

@@ -21,7 +21,8 @@ pub(super) fn after(text: &str) -> Result<Vec<After>, ObligationError> {
     statements(text, After::build)
 }
 
-fn statements<T>(
+/// Reads `name(arguments); …`, each built into what it means.
+pub(super) fn statements<T>(
     text: &str,
     build: impl Fn(&str, &Args) -> Result<T, ObligationError>,
 ) -> Result<Vec<T>, ObligationError> {
