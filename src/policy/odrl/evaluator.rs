@@ -191,7 +191,7 @@ fn holds(constraint: &Json, facts: &Facts) -> bool {
 }
 
 fn millis(at: Timestamp) -> i128 {
-    i128::from(at.as_millis())
+    i128::from(at.millis())
 }
 
 fn duty_text(duty: &Json) -> String {

@@ -1,5 +1,6 @@
 //! Right operands of ODRL's, with their types.
 
+use chrono::DateTime;
 use serde_json::Value as Json;
 
 use crate::{
@@ -53,8 +54,13 @@ pub(super) fn right(term: &Term, op: Op, part: bool, json: &Json, at: &At) -> Re
         Kind::Time => {
             let example = "{\"@value\": \"2026-12-31T00:00:00Z\", \"@type\": \"xsd:dateTime\"}";
             let text = read("a time with its zone", &["dateTime", "dateTimeStamp"], example)?;
-            let wrong = || at.wrong(json, &format!("expected a time with its zone, such as {example}"));
-            Right::Time(Timestamp::parse(&text).map_err(|_| wrong())?)
+            let wrong = || at.wrong(json, &format!("expected a time with its zone, to the millisecond, such as {example}"));
+            let at = DateTime::parse_from_rfc3339(&text).map_err(|_| wrong())?;
+            // milliseconds are all that a clock here tells: a bound between two of them would be moved
+            if at.timestamp_subsec_nanos() % 1_000_000 != 0 {
+                return Err(wrong());
+            }
+            Right::Time(Timestamp::from_millis(at.timestamp_millis()))
         }
         Kind::Span => {
             let text = read("a duration", &["duration", "dayTimeDuration"], "PT12H")?;
