@@ -6,12 +6,11 @@ use serde_json::{Value as Json, json};
 use crate::policy::{
     Money, ObligationError,
     odrl::{
-        OdrlError, literal,
+        OdrlError, legible, literal,
         rule::{Atom, Expr, Op, Right, Rule, Statement},
         term::{Kind, Term},
     },
     parse,
-    problem::harmless,
     syntax,
 };
 
@@ -64,7 +63,7 @@ fn scope(variable: &str, scope: &Json) -> Read<Expr> {
                 truth(&json!({ "in": { "left": variable, "right": entity } }), false)
             }
         },
-        _ => Err(format!("its scope `{}` has no ODRL form", harmless(&scope.to_string()))),
+        _ => Err(format!("its scope `{}` has no ODRL form", legible(&scope.to_string()))),
     }
 }
 
@@ -186,7 +185,10 @@ fn term(expr: &Json) -> Option<&'static Term> {
     fn path(expr: &Json) -> Option<String> {
         match expr["Var"].as_str() {
             Some(variable) => Some(variable.to_owned()),
-            None => Some(format!("{}.{}", path(&expr["."]["left"])?, expr["."]["attr"].as_str()?)),
+            None => {
+                let access = expr.get(".")?;
+                Some(format!("{}.{}", path(access.get("left")?)?, access["attr"].as_str()?))
+            }
         }
     }
     Term::of_cedar(&path(expr)?)
@@ -240,7 +242,7 @@ fn no_form(expr: &Json, why: &str) -> String {
     });
     let text = Policy::from_json(None, policy).map(|policy| policy.to_string()).unwrap_or_default();
     let between = text.split_once("when {").and_then(|(_, rest)| rest.rsplit_once('}')).map(|(body, _)| body.trim());
-    let shown = harmless(between.unwrap_or(&expr.to_string()));
+    let shown = legible(between.unwrap_or(&expr.to_string()));
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
     format!("`{shown}` has no ODRL form{why}")
 }

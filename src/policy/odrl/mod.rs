@@ -209,6 +209,11 @@ fn same_duties<'a>(rules: impl Iterator<Item = (String, &'a Rule)>) -> Result<()
 fn shown(json: &Json) -> String {
     match json {
         Json::String(text) => harmless(text),
-        other => harmless(&other.to_string()),
+        other => legible(&other.to_string()),
     }
+}
+
+/// Foreign code in a message: its quotes left as they are.
+fn legible(code: &str) -> String {
+    harmless(code).replace("\\\"", "\"")
 }

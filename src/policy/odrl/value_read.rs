@@ -31,10 +31,6 @@ pub(super) fn right(term: &Term, op: Op, part: bool, json: &Json, at: &At) -> Re
         }
         return Ok((op, Right::Texts(texts)));
     }
-    let json = match json {
-        Json::Array(items) if items.len() == 1 => &items[0],
-        other => other,
-    };
     let read = |expected: &str, types: &[&str], example: &str| -> Result<String, OdrlError> {
         lexical(json, at, types).map_err(|_| at.wrong(json, &format!("expected {expected}, such as {example}")))
     };
@@ -97,6 +93,7 @@ pub(super) fn comma_separated(json: &Json, at: &At) -> Result<Right, OdrlError> 
 
 /// Text: plain, as `@value`, or the IRI of an `@id`.
 pub(super) fn text(json: &Json, at: &At) -> Result<String, OdrlError> {
+    let json = only(json);
     if let Json::Object(members) = json
         && members.len() == 1
         && let Some(Json::String(iri)) = members.get("@id")
@@ -109,8 +106,17 @@ pub(super) fn text(json: &Json, at: &At) -> Result<String, OdrlError> {
     }
 }
 
+/// The only one of an array, as expanded JSON-LD has it.
+fn only(json: &Json) -> &Json {
+    match json {
+        Json::Array(items) if items.len() == 1 => &items[0],
+        other => other,
+    }
+}
+
 /// The text of a value that has one of these types, or none that is stated.
 fn lexical(json: &Json, at: &At, types: &[&str]) -> Result<String, OdrlError> {
+    let json = only(json);
     let members = match json {
         Json::String(text) => return Ok(text.clone()),
         Json::Number(number) => return Ok(number.to_string()),
