@@ -10,8 +10,7 @@ use crate::policy::{
         rule::{Atom, Expr, Op, Right, Rule, Statement},
         term::{Kind, Term},
     },
-    parse,
-    syntax,
+    parse, syntax,
 };
 
 type Read<T> = Result<T, String>;
@@ -95,7 +94,10 @@ fn truth(expr: &Json, negated: bool) -> Read<Expr> {
         }
         _ => {
             let atom = atom(operator, operands).ok_or_else(|| {
-                no_form(expr, "what can be said is: a fact or an attribute compared with a literal, joined by && and ||")
+                no_form(
+                    expr,
+                    "what can be said is: a fact or an attribute compared with a literal, joined by && and ||",
+                )
             })?;
             if !negated {
                 return Ok(Expr::Is(atom));
@@ -200,7 +202,9 @@ fn right_of(term: &Term, expr: &Json) -> Option<Right> {
         Kind::Text => Right::Text(text(expr)?),
         Kind::Recipient => Right::Text(text(expr).or_else(|| entity(expr, "Participant"))?),
         Kind::Dataset => Right::Text(entity(expr, "Dataset")?),
-        Kind::Long => Right::Long(expr["Value"].as_i64().or_else(|| expr["neg"]["arg"]["Value"].as_i64()?.checked_neg())?),
+        Kind::Long => {
+            Right::Long(expr["Value"].as_i64().or_else(|| expr["neg"]["arg"]["Value"].as_i64()?.checked_neg())?)
+        }
         Kind::Time => Right::Time(literal::cedar_time(&call("datetime")?)?),
         Kind::Span => Right::Span(literal::cedar_span(&call("duration")?)?),
         Kind::Decimal => Right::Decimal(Money::parse(&call("decimal")?)?),

@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use crate::policy::{
-    Action, Before, Obligation, After,
+    Action, After, Before, Obligation,
     odrl::{
         NAMESPACE, OdrlError,
         json_read::{At, action_name, kind},
@@ -45,7 +45,8 @@ pub(super) fn add(rule: &mut Rule, json: &Json, at: &At) -> Result<(), OdrlError
         ("obtainConsent", Some(said)) => format!("consent({})", said.text("consent")?),
         _ => match name.strip_prefix(NAMESPACE) {
             Some("contract") => {
-                let words = said.as_ref().ok_or_else(|| at.says("`contract` needs its `statement`"))?.text("statement")?;
+                let words =
+                    said.as_ref().ok_or_else(|| at.says("`contract` needs its `statement`"))?.text("statement")?;
                 if words.trim().is_empty() || rule.contract.is_some() {
                     return Err(at.says("one `contract` with words in it is understood"));
                 }
@@ -116,10 +117,8 @@ fn unknown(at: &At, action: &Json) -> OdrlError {
 /// `elapsedTime lteq P90D`, or `delayPeriod eq P90D`.
 fn delete(said: &Said<'_>) -> Result<String, OdrlError> {
     let left = said.left.strip_prefix("odrl:").unwrap_or(&said.left);
-    let fits = matches!(
-        (left, said.operator.as_str()),
-        ("elapsedTime", "eq" | "lteq") | ("delayPeriod", "eq" | "lteq")
-    );
+    let fits =
+        matches!((left, said.operator.as_str()), ("elapsedTime", "eq" | "lteq") | ("delayPeriod", "eq" | "lteq"));
     let text = value_read::duration(said.right, &said.at)?;
     let seconds = literal::parse_iso_span(&text).filter(|millis| millis % 1000 == 0).map(|millis| millis / 1000);
     match seconds.and_then(|seconds| u64::try_from(seconds).ok()) {

@@ -25,7 +25,12 @@ pub fn evaluate(odrl: &Json, facts: &Facts) -> Answer {
     let none = || (BTreeSet::new(), BTreeSet::new());
     let matching = |kind: &str| -> Vec<&Json> {
         let rules = odrl[kind].as_array().map(Vec::as_slice).unwrap_or_default();
-        rules.iter().filter(|rule| covers(rule["action"].as_str().unwrap(), facts.action) && holds_all(&rule["constraint"], facts)).collect()
+        rules
+            .iter()
+            .filter(|rule| {
+                covers(rule["action"].as_str().unwrap(), facts.action) && holds_all(&rule["constraint"], facts)
+            })
+            .collect()
     };
     let answer = |verdict, (open, duties)| Answer { verdict, open, duties };
     if !matching("prohibition").is_empty() {
@@ -38,7 +43,8 @@ pub fn evaluate(odrl: &Json, facts: &Facts) -> Answer {
     let (mut first, mut later) = none();
     for duty in permissions.iter().flat_map(|rule| rule["duty"].as_array().into_iter().flatten()) {
         let text = duty_text(duty);
-        let comes_first = ["approve(", "consent(", "second_factor", "accept("].iter().any(|name| text.starts_with(name));
+        let comes_first =
+            ["approve(", "consent(", "second_factor", "accept("].iter().any(|name| text.starts_with(name));
         match (comes_first, facts.action) {
             (true, Action::Discover) => {}
             (true, _) => drop(first.insert(text)),
@@ -87,7 +93,9 @@ fn holds(constraint: &Json, facts: &Facts) -> bool {
     let left = left.strip_prefix("odrl:").or(left.strip_prefix("https://w3id.org/counterseal/ns#")).unwrap();
     let (op, right) = (constraint["operator"].as_str().unwrap(), &constraint["rightOperand"]);
     let plain = |json: &Json| json.as_str().or(json["@value"].as_str()).map(str::to_owned);
-    let list = || -> BTreeSet<String> { right.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect() };
+    let list = || -> BTreeSet<String> {
+        right.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+    };
     let fact = |fact: ContextFact| &facts.context[&fact];
     let text = |value: &str| match op {
         "eq" => plain(right).unwrap() == value,
@@ -160,7 +168,8 @@ fn holds(constraint: &Json, facts: &Facts) -> bool {
                     else {
                         panic!("weeks")
                     };
-                    let seconds = ((u64::from(day) * 24 + u64::from(hour)) * 60 + u64::from(minute)) * 60 + u64::from(second);
+                    let seconds =
+                        ((u64::from(day) * 24 + u64::from(hour)) * 60 + u64::from(minute)) * 60 + u64::from(second);
                     order(i128::from(*value), i128::from(seconds) * 1000 + i128::from(millisecond))
                 }
                 Value::Ip(value) => {

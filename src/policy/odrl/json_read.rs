@@ -53,8 +53,19 @@ pub(super) fn rules(odrl: &Json) -> Result<Vec<(String, Rule)>, OdrlError> {
         odrl,
         "policy",
         &[
-            "@context", "@id", "uid", "@type", "type", "profile", "conflict", "permission", "prohibition", "obligation",
-            "target", "assigner", "assignee",
+            "@context",
+            "@id",
+            "uid",
+            "@type",
+            "type",
+            "profile",
+            "conflict",
+            "permission",
+            "prohibition",
+            "obligation",
+            "target",
+            "assigner",
+            "assignee",
         ],
     )?;
     if let Some((context, at)) = policy.get("@context") {
@@ -163,7 +174,8 @@ pub(super) fn action_name(json: &Json, at: &At) -> Result<String, OdrlError> {
     let members = at.members(json, "action", &["@id", "@type", "type"])?;
     match members.get("@id").or_else(|| members.get("type")) {
         Some((name, at)) => {
-            kind(&members, &["Action"]).or_else(|error| if members.contains_key("@id") { Err(error) } else { Ok(()) })?;
+            kind(&members, &["Action"])
+                .or_else(|error| if members.contains_key("@id") { Err(error) } else { Ok(()) })?;
             let name = short(&at.name(name)?);
             Ok(if name == "USE" { "odrl:use".to_owned() } else { name })
         }
@@ -239,7 +251,9 @@ fn comparison(left: &(&Json, At), operator: &(&Json, At), right: &(&Json, At)) -
         None => {
             let near = did_you_mean(nearest(own, Op::NAMES.map(|(known, _)| known)), "");
             let known = Op::NAMES.map(|(known, _)| known).join(", ");
-            return Err(operator.1.wrong(operator.0, &format!("no operator that is known here{near}; known are {known}")));
+            return Err(operator
+                .1
+                .wrong(operator.0, &format!("no operator that is known here{near}; known are {known}")));
         }
     };
     let listed = last(&name) == "REFERRING_CONNECTOR" && op == Op::PartOf;
@@ -249,7 +263,9 @@ fn comparison(left: &(&Json, At), operator: &(&Json, At), right: &(&Json, At)) -
         value_read::right(term, op, own == "hasPart", right.0, &right.1)?
     };
     Atom::new(term, op, value).map(Expr::Is).ok_or_else(|| {
-        operator.1.wrong(operator.0, &format!("`{}` is nothing that `{}` is compared by, with this value", own, last(&name)))
+        operator
+            .1
+            .wrong(operator.0, &format!("`{}` is nothing that `{}` is compared by, with this value", own, last(&name)))
     })
 }
 
@@ -296,8 +312,24 @@ fn contexts(context: &Json, at: &At) -> Result<(), OdrlError> {
 
 /// Every member that is read; none of them may be a prefix.
 const KEYWORDS: [&str; 18] = [
-    "uid", "type", "profile", "conflict", "permission", "prohibition", "obligation", "target", "assigner", "assignee",
-    "action", "constraint", "duty", "leftOperand", "operator", "rightOperand", "and", "or",
+    "uid",
+    "type",
+    "profile",
+    "conflict",
+    "permission",
+    "prohibition",
+    "obligation",
+    "target",
+    "assigner",
+    "assignee",
+    "action",
+    "constraint",
+    "duty",
+    "leftOperand",
+    "operator",
+    "rightOperand",
+    "and",
+    "or",
 ];
 
 // === impl At ===
@@ -321,7 +353,9 @@ impl At {
             if !known.contains(&own) {
                 let near = did_you_mean(nearest(own, known.iter().copied()), "");
                 let known = known.join(", ");
-                return Err(at.says(&format!("a {what} has no such member that is understood here{near}; known are {known}")));
+                return Err(
+                    at.says(&format!("a {what} has no such member that is understood here{near}; known are {known}"))
+                );
             }
             if members.insert(own.to_owned(), (value, at.clone())).is_some() {
                 return Err(at.says("the same member stands here twice, with `odrl:` and without"));

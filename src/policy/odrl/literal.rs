@@ -65,7 +65,8 @@ pub(super) fn parse_iso_span(text: &str) -> Option<i64> {
         None => (text.strip_prefix('P')?, ""),
     };
     let (mut millis, mut any) = (0_i64, false);
-    for (part, units) in [(days, &[('D', 86_400_000_i64)][..]), (time, &[('H', 3_600_000), ('M', 60_000), ('S', 1000)])] {
+    for (part, units) in [(days, &[('D', 86_400_000_i64)][..]), (time, &[('H', 3_600_000), ('M', 60_000), ('S', 1000)])]
+    {
         let (mut rest, mut after) = (part, 0);
         while !rest.is_empty() {
             let end = rest.find(|c: char| c.is_ascii_alphabetic())?;
@@ -168,7 +169,9 @@ impl Statement {
 
 /// An obligation of a floor as a statement.
 pub(super) fn obligation(of: &Obligation) -> Option<Statement> {
-    let with = |name: &str, words: &[&dyn ToString]| Statement::new(name, words.iter().map(|word: &&dyn ToString| word.to_string()));
+    let with = |name: &str, words: &[&dyn ToString]| {
+        Statement::new(name, words.iter().map(|word: &&dyn ToString| word.to_string()))
+    };
     match of {
         Obligation::Drop(columns) => Statement::new("drop", columns.clone()),
         Obligation::Keep(columns) => Statement::new("keep", columns.clone()),
@@ -188,9 +191,7 @@ pub(super) fn obligation(of: &Obligation) -> Option<Statement> {
             Statement::new("at_least", std::iter::once(k.to_string()).chain(columns.iter().cloned()))
         }
         Obligation::Seal => with("seal", &[]),
-        Obligation::Filter(filter) => {
-            Some(Statement { name: "filter".to_owned(), arguments: filter.tree.to_string() })
-        }
+        Obligation::Filter(filter) => Some(Statement { name: "filter".to_owned(), arguments: filter.tree.to_string() }),
     }
 }
 
@@ -217,7 +218,8 @@ mod tests {
         for wrong in ["", "1", "-1d", "1w", "d"] {
             assert_eq!(cedar_span(wrong), None, "{wrong}");
         }
-        for (text, millis) in [("P2W", 1_209_600_000), ("P1DT12H", 129_600_000), ("PT0.5S", 500), ("PT90M", 5_400_000)] {
+        for (text, millis) in [("P2W", 1_209_600_000), ("P1DT12H", 129_600_000), ("PT0.5S", 500), ("PT90M", 5_400_000)]
+        {
             assert_eq!(parse_iso_span(text), Some(millis), "{text}");
         }
         for wrong in ["", "P", "PT", "P1Y", "P1M", "-P1D", "PT1M1H", "P1.5D", "1D", "PT5", "P1DT"] {

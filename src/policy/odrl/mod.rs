@@ -195,7 +195,10 @@ fn same_duties<'a>(rules: impl Iterator<Item = (String, &'a Rule)>) -> Result<()
     let permits: Vec<_> = rules.filter(|(_, rule)| rule.permit).collect();
     for (place, (name, rule)) in permits.iter().enumerate() {
         for (other_name, other) in &permits[place + 1..] {
-            let both = rule.actions.intersection(&other.actions).find(|action| rule.duties(**action) != other.duties(**action));
+            let both = rule
+                .actions
+                .intersection(&other.actions)
+                .find(|action| rule.duties(**action) != other.duties(**action));
             if let Some(action) = both {
                 let (first, second) = (name.clone(), other_name.clone());
                 return Err(OdrlError::Duties { first, second, action: action.as_str().to_owned() });

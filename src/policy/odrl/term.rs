@@ -93,7 +93,8 @@ static TERMS: LazyLock<Vec<Term>> = LazyLock::new(|| {
             FactKind::Texts => Kind::Texts,
             FactKind::Frequency | FactKind::Spent => {
                 for period in ["total", "minute", "hour", "day", "month", "year"] {
-                    let members: &[&str] = if fact.kind() == FactKind::Spent { &[".count", ".records", ".bytes"] } else { &[""] };
+                    let members: &[&str] =
+                        if fact.kind() == FactKind::Spent { &[".count", ".records", ".bytes"] } else { &[""] };
                     for member in members.iter().filter(|member| !member.is_empty() || period != "total") {
                         let path = format!("{period}{member}");
                         terms.push(term(ours(&format!("{name}.{path}")), format!("{cedar}.{path}"), Kind::Long));
@@ -175,7 +176,9 @@ pub(super) fn actions(name: &str) -> Result<Vec<Action>, Option<&'static str>> {
     let own = name.strip_prefix("odrl:").unwrap_or(name);
     match own {
         "use" => return Ok(in_use().collect()),
-        _ if let Some((_, core)) = ACTIONS.iter().find(|(core, _)| *core == own) => return Ok(vec![Action::Use(*core)]),
+        _ if let Some((_, core)) = ACTIONS.iter().find(|(core, _)| *core == own) => {
+            return Ok(vec![Action::Use(*core)]);
+        }
         _ => {}
     }
     match name.strip_prefix(NAMESPACE).and_then(Action::parse) {

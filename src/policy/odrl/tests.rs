@@ -62,7 +62,11 @@ fn alike(slice: &Slice, odrl: &Json, facts: &Facts) {
 /// The exact ODRL of a random policy; `None` for one of those that ODRL has no operator for.
 fn exported(slice: &Slice) -> Option<Json> {
     match to_odrl(slice) {
-        Ok(odrl) => Some(odrl),
+        Ok(odrl) => {
+            // the protocol's own schema takes it
+            crate::protocol::message::Rules::from_odrl(&odrl).unwrap();
+            Some(odrl)
+        }
         Err(error) => {
             assert!(error.to_string().contains("no operator for its opposite"), "{error}");
             None
@@ -176,7 +180,12 @@ fn duties_come_first_and_afterwards_by_odrls_own_names() {
         odrl["permission"][0]["duty"].as_array().unwrap().iter().map(|duty| duty["action"].as_str().unwrap()).collect();
     let ours = |name: &str| format!("{NAMESPACE}{name}");
     let expected = [
-        "odrl:obtainConsent", &ours("approve"), &ours("accept"), "odrl:delete", "odrl:inform", &ours("report"),
+        "odrl:obtainConsent",
+        &ours("approve"),
+        &ours("accept"),
+        "odrl:delete",
+        "odrl:inform",
+        &ours("report"),
         &ours("contract"),
     ];
     assert_eq!(actions, expected);

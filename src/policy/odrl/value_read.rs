@@ -50,7 +50,8 @@ pub(super) fn right(term: &Term, op: Op, part: bool, json: &Json, at: &At) -> Re
         Kind::Time => {
             let example = "{\"@value\": \"2026-12-31T00:00:00Z\", \"@type\": \"xsd:dateTime\"}";
             let text = read("a time with its zone", &["dateTime", "dateTimeStamp"], example)?;
-            let wrong = || at.wrong(json, &format!("expected a time with its zone, to the millisecond, such as {example}"));
+            let wrong =
+                || at.wrong(json, &format!("expected a time with its zone, to the millisecond, such as {example}"));
             let at = DateTime::parse_from_rfc3339(&text).map_err(|_| wrong())?;
             // milliseconds are all that a clock here tells: a bound between two of them would be moved
             if at.timestamp_subsec_nanos() % 1_000_000 != 0 {
@@ -64,7 +65,8 @@ pub(super) fn right(term: &Term, op: Op, part: bool, json: &Json, at: &At) -> Re
             Right::Span(literal::parse_iso_span(&text).ok_or_else(wrong)?)
         }
         Kind::Decimal => {
-            let text = read("an amount", &["decimal", "integer"], "{\"@value\": \"100.00\", \"@type\": \"xsd:decimal\"}")?;
+            let text =
+                read("an amount", &["decimal", "integer"], "{\"@value\": \"100.00\", \"@type\": \"xsd:decimal\"}")?;
             let wrong = || at.wrong(json, "expected an amount with at most four decimal places");
             Right::Decimal(Money::parse(&text).ok_or_else(wrong)?)
         }

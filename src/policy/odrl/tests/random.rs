@@ -31,7 +31,8 @@ fn named(kind: &'static str) -> impl Strategy<Value = String> {
 }
 
 fn entity(kind: &'static str) -> impl Strategy<Value = String> {
-    select(vec!["did:web:a.invalid", "did:web:b.invalid", "research", "d"]).prop_map(move |id| format!("{kind}::\"{id}\""))
+    select(vec!["did:web:a.invalid", "did:web:b.invalid", "research", "d"])
+        .prop_map(move |id| format!("{kind}::\"{id}\""))
 }
 
 fn order() -> impl Strategy<Value = &'static str> {
@@ -40,28 +41,46 @@ fn order() -> impl Strategy<Value = &'static str> {
 
 fn text_path() -> impl Strategy<Value = &'static str> {
     select(vec![
-        "context.purpose", "context.region", "context.application", "context.executionEnv", "context.encryptMode",
-        "context.agreement", "principal.jurisdiction", "resource.classification", "resource.provider", "principal.did",
+        "context.purpose",
+        "context.region",
+        "context.application",
+        "context.executionEnv",
+        "context.encryptMode",
+        "context.agreement",
+        "principal.jurisdiction",
+        "resource.classification",
+        "resource.provider",
+        "principal.did",
     ])
 }
 
 fn number_path() -> impl Strategy<Value = &'static str> {
     select(vec![
-        "context.count", "context.weekday", "context.dataSize", "context.frequency.day", "context.spent.total.records",
-        "context.subject.month.bytes", "context.spent.hour.count",
+        "context.count",
+        "context.weekday",
+        "context.dataSize",
+        "context.frequency.day",
+        "context.spent.total.records",
+        "context.subject.month.bytes",
+        "context.spent.hour.count",
     ])
 }
 
 fn set_path() -> impl Strategy<Value = &'static str> {
     select(vec![
-        "context.dataField", "context.approval", "context.consent", "principal.roles", "principal.certifications",
+        "context.dataField",
+        "context.approval",
+        "context.consent",
+        "principal.roles",
+        "principal.certifications",
         "resource.parents",
     ])
 }
 
 fn comparison() -> impl Strategy<Value = String> {
     prop_oneof![
-        (text_path(), select(vec!["==", "!="]), word()).prop_map(|(path, sign, word)| format!("{path} {sign} \"{word}\"")),
+        (text_path(), select(vec!["==", "!="]), word())
+            .prop_map(|(path, sign, word)| format!("{path} {sign} \"{word}\"")),
         (text_path(), few()).prop_map(|(path, few)| format!("[{few}].contains({path})")),
         (word(), text_path()).prop_map(|(word, path)| format!("\"{word}\" == {path}")),
         (number_path(), order(), -1_i64..5).prop_map(|(path, sign, number)| format!("{path} {sign} {number}")),
@@ -70,7 +89,10 @@ fn comparison() -> impl Strategy<Value = String> {
             .prop_map(|(path, sign, time)| format!("{path} {sign} datetime(\"{time}\")")),
         (select(vec!["context.timeWindow", "context.timeOfDay"]), order(), select(vec!["1d", "2h30m", "1500ms"]))
             .prop_map(|(path, sign, span)| format!("{path} {sign} duration(\"{span}\")")),
-        (select(vec!["lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual"]), select(vec!["1.5", "100.00"]))
+        (
+            select(vec!["lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual"]),
+            select(vec!["1.5", "100.00"])
+        )
             .prop_map(|(method, money)| format!("context.payAmount.{method}(decimal(\"{money}\"))")),
         select(vec!["10.0.0.0/8", "10.1.2.3"])
             .prop_map(|network| format!("context.networkAddress.isInRange(ip(\"{network}\"))")),
@@ -123,21 +145,28 @@ pub fn policies() -> impl Strategy<Value = String> {
         ]
     };
     let who = select(vec![
-        "principal", "principal", "principal == Participant::\"did:web:a.invalid\"", "principal in Group::\"research\"",
-        "principal is Participant", "principal is Participant in Group::\"d\"",
+        "principal",
+        "principal",
+        "principal == Participant::\"did:web:a.invalid\"",
+        "principal in Group::\"research\"",
+        "principal is Participant",
+        "principal is Participant in Group::\"d\"",
     ]);
     let what = select(vec!["resource", "resource", "resource == Dataset::\"d\"", "resource in Collection::\"d\""]);
-    let clause = (any::<bool>(), prop::option::weighted(0.8, condition())).prop_map(|(when, condition)| match condition {
-        Some(condition) => format!(" {} {{ {condition} }}", if when { "when" } else { "unless" }),
-        None => String::new(),
-    });
+    let clause =
+        (any::<bool>(), prop::option::weighted(0.8, condition())).prop_map(|(when, condition)| match condition {
+            Some(condition) => format!(" {} {{ {condition} }}", if when { "when" } else { "unless" }),
+            None => String::new(),
+        });
     let one = (prop::bool::weighted(0.7), scope(), who, what, prop::collection::vec(clause, 0..3));
     (prop::collection::vec(one, 1..4), select(&DUTIES[..])).prop_map(|(policies, [before, during, after, contract])| {
         let mut text = String::new();
         for (place, (permit, (scope, first, releases), who, what, clauses)) in policies.into_iter().enumerate() {
             text.push_str(&format!("@id(\"p{place}\")\n"));
             for (key, value, fits) in [
-                ("before", before, first), ("during", during, releases), ("after", after, releases),
+                ("before", before, first),
+                ("during", during, releases),
+                ("after", after, releases),
                 ("contract", contract, true),
             ] {
                 if permit && fits && !value.is_empty() {
@@ -161,14 +190,22 @@ fn amount() -> impl Strategy<Value = Amount> {
 
 fn value(fact: ContextFact) -> BoxedStrategy<Value> {
     match fact.kind() {
-        FactKind::Text => prop_oneof![word().prop_map(|word| Value::Text(word.into())), Just(Value::Text(String::new()))].boxed(),
+        FactKind::Text => {
+            prop_oneof![word().prop_map(|word| Value::Text(word.into())), Just(Value::Text(String::new()))].boxed()
+        }
         FactKind::Long => (0_i64..5).prop_map(Value::Long).boxed(),
         FactKind::Time => (-3_i64..100_000_000)
-            .prop_map(|after| Value::Time(Timestamp::from_millis(1_772_445_600_000 + if after % 2 == 0 { 0 } else { after })))
+            .prop_map(|after| {
+                Value::Time(Timestamp::from_millis(1_772_445_600_000 + if after % 2 == 0 { 0 } else { after }))
+            })
             .boxed(),
         FactKind::Span => select(vec![0_i64, 1500, 9_000_000, 86_400_000, 90_000_000]).prop_map(Value::Span).boxed(),
-        FactKind::Decimal => select(vec![0_i64, 15_000, 1_000_000, 1_000_001]).prop_map(|v| Value::Decimal(Money(v))).boxed(),
-        FactKind::Ip => select(vec!["10.1.2.3", "10.9.9.9", "192.0.2.1"]).prop_map(|ip| Value::Ip(ip.parse().unwrap())).boxed(),
+        FactKind::Decimal => {
+            select(vec![0_i64, 15_000, 1_000_000, 1_000_001]).prop_map(|v| Value::Decimal(Money(v))).boxed()
+        }
+        FactKind::Ip => {
+            select(vec!["10.1.2.3", "10.9.9.9", "192.0.2.1"]).prop_map(|ip| Value::Ip(ip.parse().unwrap())).boxed()
+        }
         FactKind::Texts => words().prop_map(Value::Texts).boxed(),
         FactKind::Frequency => [0_u64..5, 0..5, 0..5, 0..5, 0..5]
             .prop_map(|[minute, hour, day, month, year]| Value::Frequency(Frequency { minute, hour, day, month, year }))
@@ -198,7 +235,14 @@ pub fn facts() -> impl Strategy<Value = Facts> {
     let groups = prop::sample::subsequence(vec!["research".to_owned(), "d".to_owned(), "other".to_owned()], 0..=3);
     let what = (select(vec!["d", "research", "e"]), select(vec![None, Some("d"), Some("other")]), word(), words());
     (prop_oneof![lifecycle, select(actions)], context, met, who, groups, what).prop_map(
-        |(action, values, met, (id, jurisdiction, roles, certifications), groups, (dataset, collection, class, parents))| {
+        |(
+            action,
+            values,
+            met,
+            (id, jurisdiction, roles, certifications),
+            groups,
+            (dataset, collection, class, parents),
+        )| {
             let mut context: BTreeMap<ContextFact, Value> = ContextFact::ALL.into_iter().zip(values).collect();
             let now = context[&ContextFact::Now].clone();
             context.insert(ContextFact::Time, now);
@@ -229,7 +273,10 @@ pub fn facts() -> impl Strategy<Value = Facts> {
 pub fn reshaped(odrl: &Json, seed: u64) -> Json {
     let mut dice = Dice(seed | 1);
     let mut document = Map::from_iter([
-        ("@context".to_owned(), json!(["https://w3id.org/dspace/2025/1/context.jsonld", { "odrl": "http://www.w3.org/ns/odrl/2/" }])),
+        (
+            "@context".to_owned(),
+            json!(["https://w3id.org/dspace/2025/1/context.jsonld", { "odrl": "http://www.w3.org/ns/odrl/2/" }]),
+        ),
         ("@type".to_owned(), dice.pick([json!("Offer"), json!("odrl:Set"), json!(["Agreement"])])),
         ("@id".to_owned(), json!("urn:uuid:0191c3d2-0000-7000-8000-000000000000")),
         ("obligation".to_owned(), json!([])),
@@ -314,7 +361,9 @@ impl Dice {
 
     fn right(&mut self, value: &Json) -> Json {
         match value {
-            Json::String(text) => self.pick([json!(text), json!({ "@value": text }), json!({ "@value": text, "@type": "xsd:string" })]),
+            Json::String(text) => {
+                self.pick([json!(text), json!({ "@value": text }), json!({ "@value": text, "@type": "xsd:string" })])
+            }
             Json::Array(items) => {
                 let items = items.iter().map(|one| self.right(one)).collect();
                 self.list(items)

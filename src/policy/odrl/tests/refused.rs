@@ -25,32 +25,80 @@ fn nothing_is_accepted_and_ignored() {
         (json!({ "@type": "Offer" }), "/", "neither a permission nor a prohibition"),
         (json!({ "permission": [] }), "/", "neither"),
         (json!({ "permision": [] }), "/permision", "did you mean `permission`"),
-        (json!({ "permission": { "action": "use" }, "profile": "https://w3id.org/catenax/policy/" }), "/profile", "only profile"),
+        (
+            json!({ "permission": { "action": "use" }, "profile": "https://w3id.org/catenax/policy/" }),
+            "/profile",
+            "only profile",
+        ),
         (json!({ "permission": { "action": "use" }, "inheritFrom": "x" }), "/inheritFrom", "no such member"),
         (json!({ "permission": { "action": "use" }, "conflict": "perm" }), "/conflict", "always wins"),
         (json!({ "permission": { "action": "use" }, "odrl:permission": [] }), "permission", "twice"),
         (json!({ "permission": { "action": "use" }, "@type": "Ticket" }), "/@type", "expected Set"),
-        (json!({ "permission": { "action": "use" }, "obligation": [{ "action": "inform" }] }), "/obligation", "its `duty`"),
+        (
+            json!({ "permission": { "action": "use" }, "obligation": [{ "action": "inform" }] }),
+            "/obligation",
+            "its `duty`",
+        ),
         (json!({ "permission": { "action": "use" }, "target": { "@type": "AssetCollection" } }), "/target", "one name"),
-        (json!({ "permission": { "action": "use" }, "@context": "https://evil.example/" }), "/@context", "contexts that are known"),
-        (json!({ "permission": { "action": "use" }, "@context": { "permission": "odrl:prohibition" } }), "/@context/permission", "another meaning"),
-        (json!({ "permission": { "action": "use" }, "@context": { "odrl": "https://evil.example/" } }), "/@context/odrl", "another meaning"),
-        (json!({ "permission": { "action": "use" }, "@context": { "purpose": "https://evil.example/" } }), "/@context/purpose", "another meaning"),
+        (
+            json!({ "permission": { "action": "use" }, "@context": "https://evil.example/" }),
+            "/@context",
+            "contexts that are known",
+        ),
+        (
+            json!({ "permission": { "action": "use" }, "@context": { "permission": "odrl:prohibition" } }),
+            "/@context/permission",
+            "another meaning",
+        ),
+        (
+            json!({ "permission": { "action": "use" }, "@context": { "odrl": "https://evil.example/" } }),
+            "/@context/odrl",
+            "another meaning",
+        ),
+        (
+            json!({ "permission": { "action": "use" }, "@context": { "purpose": "https://evil.example/" } }),
+            "/@context/purpose",
+            "another meaning",
+        ),
         (permission(json!({ "constraint": [] })), "/permission/0", "needs an `action`"),
         (permission(json!({ "action": "print" })), "/permission/0/action", "`print`: no action"),
         (permission(json!({ "action": "odrl:raed" })), "/permission/0/action", "did you mean `read`"),
         (permission(json!({ "action": "play" })), "/permission/0/action", "no action that is known"),
-        (permission(json!({ "action": { "@id": "use", "refinement": [] } })), "/permission/0/action/refinement", "no such member"),
+        (
+            permission(json!({ "action": { "@id": "use", "refinement": [] } })),
+            "/permission/0/action/refinement",
+            "no such member",
+        ),
         (permission(json!({ "action": "use", "remedy": [] })), "/permission/0/remedy", "no such member"),
         (json!({ "prohibition": [{ "action": "use", "duty": [] }] }), "/prohibition/0/duty", "no such member"),
         (permission(json!({ "action": "use", "@type": "Prohibition" })), "/permission/0/@type", "expected Permission"),
-        (constrained(json!({ "xone": [atom("purpose", "eq", json!("x"))] })), "/permission/0/constraint/0/xone", "no such member"),
+        (
+            constrained(json!({ "xone": [atom("purpose", "eq", json!("x"))] })),
+            "/permission/0/constraint/0/xone",
+            "no such member",
+        ),
         (constrained(json!({ "andSequence": [] })), "andSequence", "no such member"),
         (constrained(json!({ "and": [] })), "/permission/0/constraint/0/and", "nothing in it"),
-        (constrained(json!({ "and": [{ "or": [json!({ "@id": "urn:c1" })] }] })), "/permission/0/constraint/0/and/0/or/0", "a constraint has"),
-        (constrained(json!({ "leftOperand": "purpose", "operator": "eq" })), "/permission/0/constraint/0", "a constraint has"),
-        (constrained(json!({ "leftOperand": "payAmount", "operator": "eq", "rightOperand": "1", "unit": "x" })), "/unit", "no such member"),
-        (constrained(json!({ "leftOperand": "purpose", "operator": "eq", "rightOperandReference": "x" })), "/rightOperandReference", "no such member"),
+        (
+            constrained(json!({ "and": [{ "or": [json!({ "@id": "urn:c1" })] }] })),
+            "/permission/0/constraint/0/and/0/or/0",
+            "a constraint has",
+        ),
+        (
+            constrained(json!({ "leftOperand": "purpose", "operator": "eq" })),
+            "/permission/0/constraint/0",
+            "a constraint has",
+        ),
+        (
+            constrained(json!({ "leftOperand": "payAmount", "operator": "eq", "rightOperand": "1", "unit": "x" })),
+            "/unit",
+            "no such member",
+        ),
+        (
+            constrained(json!({ "leftOperand": "purpose", "operator": "eq", "rightOperandReference": "x" })),
+            "/rightOperandReference",
+            "no such member",
+        ),
         (constrained(atom("cx-policy:Membership", "eq", json!("active"))), "/leftOperand", "cx-policy:Membership"),
         (constrained(atom("purpos", "eq", json!("x"))), "/leftOperand", "did you mean `purpose`"),
         (constrained(atom("elapsedTime", "eq", json!("P1D"))), "/leftOperand", "no left operand"),
@@ -59,8 +107,16 @@ fn nothing_is_accepted_and_ignored() {
         (constrained(atom("spatial", "isPartOf", json!("CN"))), "/operator", "nothing that `spatial`"),
         (constrained(atom("purpose", "hasPart", json!("x"))), "/rightOperand", "what is a set"),
         (constrained(atom("purpose", "isAnyOf", json!([]))), "/rightOperand", "nothing in it"),
-        (constrained(atom("purpose", "eq", json!({ "@value": "x", "@language": "en" }))), "/rightOperand/@language", "no such member"),
-        (constrained(atom("purpose", "eq", json!({ "@value": "x", "@type": "xsd:integer" }))), "/rightOperand/@type", "xsd:string"),
+        (
+            constrained(atom("purpose", "eq", json!({ "@value": "x", "@language": "en" }))),
+            "/rightOperand/@language",
+            "no such member",
+        ),
+        (
+            constrained(atom("purpose", "eq", json!({ "@value": "x", "@type": "xsd:integer" }))),
+            "/rightOperand/@type",
+            "xsd:string",
+        ),
         (constrained(atom("count", "lteq", json!("three"))), "/rightOperand", "whole number"),
         (constrained(atom("count", "lteq", json!(2.5))), "/rightOperand", "whole number"),
         (constrained(atom("count", "lt", json!(i64::MIN))), "/rightOperand", "out of range"),
@@ -70,13 +126,35 @@ fn nothing_is_accepted_and_ignored() {
         (duty(json!({ "action": "attribute" })), "/permission/0/duty/0/action", "no duty"),
         (duty(json!({ "action": "anonymize" })), "/permission/0/duty/0/action", "no duty"),
         (duty(json!({ "action": "inform", "consequence": [] })), "/duty/0/consequence", "no such member"),
-        (duty(json!({ "action": "inform", "constraint": [atom("event", "eq", json!("x"))] })), "/duty/0/action", "no duty"),
+        (
+            duty(json!({ "action": "inform", "constraint": [atom("event", "eq", json!("x"))] })),
+            "/duty/0/action",
+            "no duty",
+        ),
         (duty(json!({ "action": "delete" })), "/duty/0/action", "no duty"),
-        (duty(json!({ "action": "delete", "constraint": [atom("elapsedTime", "lteq", json!("P1M"))] })), "/rightOperand", "P90D"),
-        (duty(json!({ "action": "delete", "constraint": [atom("dateTime", "lteq", json!("P1D"))] })), "/rightOperand", "elapsedTime"),
-        (duty(json!({ "action": "https://w3id.org/counterseal/ns#hash", "constraint": [atom("https://w3id.org/counterseal/ns#arguments", "eq", json!("id); seal; drop(id"))] })), "/duty/0/action", "one thing"),
+        (
+            duty(json!({ "action": "delete", "constraint": [atom("elapsedTime", "lteq", json!("P1M"))] })),
+            "/rightOperand",
+            "P90D",
+        ),
+        (
+            duty(json!({ "action": "delete", "constraint": [atom("dateTime", "lteq", json!("P1D"))] })),
+            "/rightOperand",
+            "elapsedTime",
+        ),
+        (
+            duty(
+                json!({ "action": "https://w3id.org/counterseal/ns#hash", "constraint": [atom("https://w3id.org/counterseal/ns#arguments", "eq", json!("id); seal; drop(id"))] }),
+            ),
+            "/duty/0/action",
+            "one thing",
+        ),
         (duty(json!({ "action": "https://w3id.org/counterseal/ns#hahs" })), "/duty/0/action", "no duty"),
-        (permission(json!({ "action": "read", "duty": [{ "action": "https://w3id.org/counterseal/ns#seal" }] })), "/permission/0/duty/0", "the copy that leaves"),
+        (
+            permission(json!({ "action": "read", "duty": [{ "action": "https://w3id.org/counterseal/ns#seal" }] })),
+            "/permission/0/duty/0",
+            "the copy that leaves",
+        ),
     ] {
         let error = match from_odrl(&odrl) {
             Ok(text) => panic!("taken: {odrl}\n{text}"),
@@ -137,13 +215,24 @@ fn what_connectors_send_is_understood() {
         (constrained(atom("odrl:count", "odrl:lteq", json!(3))), "context.count < 3"),
         (constrained(atom("odrl:count", "lt", json!("3"))), "context.count < 2"),
         (constrained(atom("odrl:count", "eq", json!("1"))), "context.count == 0"),
-        (constrained(atom("odrl:recipient", "isAnyOf", json!([{ "@id": "did:web:x" }]))), "principal in [Participant::\"did:web:x\"]"),
         (
-            permission(json!({ "action": "use", "duty": { "action": "delete", "constraint": atom("delayPeriod", "eq", json!("P30D")) } })),
+            constrained(atom("odrl:recipient", "isAnyOf", json!([{ "@id": "did:web:x" }]))),
+            "principal in [Participant::\"did:web:x\"]",
+        ),
+        (
+            permission(
+                json!({ "action": "use", "duty": { "action": "delete", "constraint": atom("delayPeriod", "eq", json!("P30D")) } }),
+            ),
             "@after(\"delete_within(P30D)\")",
         ),
-        (permission(json!({ "action": "use", "duty": [{ "action": "odrl:obtainConsent" }] })), "@before(\"consent(obtainConsent)\")"),
-        (json!({ "prohibition": [{ "action": "distribute" }] }), "forbid (principal, action == Action::\"distribute\", resource);"),
+        (
+            permission(json!({ "action": "use", "duty": [{ "action": "odrl:obtainConsent" }] })),
+            "@before(\"consent(obtainConsent)\")",
+        ),
+        (
+            json!({ "prohibition": [{ "action": "distribute" }] }),
+            "forbid (principal, action == Action::\"distribute\", resource);",
+        ),
     ] {
         let text = from_odrl(&odrl).unwrap_or_else(|error| panic!("{error}\n{odrl}"));
         assert!(text.contains(cedar), "{text}\n  lacks {cedar}");
@@ -154,7 +243,10 @@ fn what_connectors_send_is_understood() {
 #[test]
 fn use_is_everything_but_selling() {
     let text = from_odrl(&permission(json!({ "action": "use" }))).unwrap();
-    assert!(text.contains("Action::\"discover\"") && text.contains("Action::\"view\"") && !text.contains("\"sell\""), "{text}");
+    assert!(
+        text.contains("Action::\"discover\"") && text.contains("Action::\"view\"") && !text.contains("\"sell\""),
+        "{text}"
+    );
     let odrl = to_odrl(&compile(&text)).unwrap();
     assert_eq!(odrl, json!({ "permission": [{ "action": "use" }] }));
 }
