@@ -15,6 +15,7 @@ mod filter;
 mod inherit;
 mod meet;
 mod obligation;
+mod odrl;
 mod parse;
 mod phase;
 mod problem;
@@ -35,9 +36,10 @@ pub use self::{
     inherit::{InheritError, Inheritable, Inherited, columns_named, inherit, strictest},
     meet::{AtLeast, ColumnRule, Obligations},
     obligation::{Obligation, ObligationError},
+    odrl::{NAMESPACE, OdrlError, document, from_odrl, odrl, text_to_odrl, to_odrl},
     phase::{After, Before, Duties, iso},
     problem::PolicyError,
-    slice::{Clause, Part, PolicySource, SCHEMA, Slice, odrl},
+    slice::{Clause, Part, PolicySource, SCHEMA, Slice},
     value::{Amount, Frequency, Money, Spent, Value},
 };
 

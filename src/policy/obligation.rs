@@ -150,14 +150,18 @@ impl Obligation {
         "watermark",
     ];
 
-    /// Makes one from its name and raw arguments, checked against the columns.
-    pub(super) fn build(name: &str, args: &Args, columns: &Columns) -> Result<Self, ObligationError> {
-        let known = Self::NAMES.into_iter().find(|known| *known == name);
-        let Some(name) = known else {
+    /// The name of one that is known, this version's or a later one's.
+    pub(super) fn known(name: &str) -> Result<&'static str, ObligationError> {
+        Self::NAMES.into_iter().find(|known| *known == name).ok_or_else(|| {
             let near = nearest(name, Self::NAMES);
             let suggestion = Self::NAMES.into_iter().find(|known| Some(*known) == near);
-            return Err(ObligationError::Unknown { name: harmless(name), suggestion });
-        };
+            ObligationError::Unknown { name: harmless(name), suggestion }
+        })
+    }
+
+    /// Makes one from its name and raw arguments, checked against the columns.
+    pub(super) fn build(name: &str, args: &Args, columns: &Columns) -> Result<Self, ObligationError> {
+        let name = Self::known(name)?;
         let one = |takes| match args.words.as_slice() {
             [column] => Ok(column.as_str()),
             _ => Err(ObligationError::Arguments { name, takes }),

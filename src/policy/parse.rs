@@ -26,7 +26,8 @@ pub(super) fn pieces(text: &str) -> Result<Vec<(String, Args)>, ObligationError>
     statements(text, |name, args| Ok((name.to_owned(), Args { words: args.words.clone(), raw: args.raw.clone() })))
 }
 
-fn statements<T>(
+/// Reads `name(arguments); …`, each built into what it means.
+pub(super) fn statements<T>(
     text: &str,
     build: impl Fn(&str, &Args) -> Result<T, ObligationError>,
 ) -> Result<Vec<T>, ObligationError> {

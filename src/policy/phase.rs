@@ -63,7 +63,7 @@ pub struct Duties {
 }
 
 impl Before {
-    const NAMES: [&str; 4] = ["approve", "consent", "second_factor", "accept"];
+    pub(super) const NAMES: [&str; 4] = ["approve", "consent", "second_factor", "accept"];
 
     /// Makes one from its name and arguments.
     pub(super) fn build(name: &str, args: &Args) -> Result<Self, ObligationError> {
@@ -148,7 +148,7 @@ impl fmt::Display for Before {
 }
 
 impl After {
-    const NAMES: [&str; 3] = ["delete_within", "notify", "report"];
+    pub(super) const NAMES: [&str; 3] = ["delete_within", "notify", "report"];
 
     /// Makes one from its name and arguments.
     pub(super) fn build(name: &str, args: &Args) -> Result<Self, ObligationError> {

@@ -229,6 +229,11 @@ impl Slice {
         self.named.clone()
     }
 
+    /// The policy of this `@id`, as Cedar has it.
+    pub(super) fn policy(&self, id: &str) -> Option<&Policy> {
+        self.set.policy(&PolicyId::new(id))
+    }
+
     /// The policies' `@id`s, in order.
     pub fn policy_ids(&self) -> Vec<String> {
         self.policies.keys().cloned().collect()
@@ -268,20 +273,6 @@ impl Slice {
     }
 }
 
-/// A view in ODRL for partners who read only that: the standard action, and which policy really decides.
-pub fn odrl(slice: &Slice) -> Json {
-    json!({
-        "permission": [{
-            "action": "use",
-            "constraint": [{
-                "leftOperand": "https://w3id.org/counterseal/ns#policySha256",
-                "operator": "eq",
-                "rightOperand": slice.sha256().to_string(),
-            }],
-        }],
-    })
-}
-
 pub(super) fn schema_sha256() -> Sha256 {
     static HASH: LazyLock<Sha256> = LazyLock::new(|| sha256(SCHEMA.as_bytes()));
     *HASH
@@ -289,14 +280,14 @@ pub(super) fn schema_sha256() -> Sha256 {
 
 impl PolicySource<'_> {
     /// What is wrong at this byte.
-    fn wrong(&self, offset: usize, problem: String) -> PolicyError {
+    pub(super) fn wrong(&self, offset: usize, problem: String) -> PolicyError {
         let (line, column) = line_column(self.text, offset);
         PolicyError::Syntax { file: self.name.to_owned(), line, column, problem }
     }
 }
 
 /// Strict validation. Warnings count: a policy that can never apply protects or permits nothing.
-fn validate(set: &PolicySet, origin: &HashMap<String, PolicySource<'_>>) -> Result<(), PolicyError> {
+pub(super) fn validate(set: &PolicySet, origin: &HashMap<String, PolicySource<'_>>) -> Result<(), PolicyError> {
     let schema = COMPILED.as_ref().map_err(|error| PolicyError::Schema(error.clone()))?;
     let result = Validator::new(schema.clone()).validate(set, ValidationMode::Strict);
     let problems = result
@@ -314,7 +305,7 @@ fn validate(set: &PolicySet, origin: &HashMap<String, PolicySource<'_>>) -> Resu
     Err(PolicyError::Invalid { file: file.to_owned(), line, column, policy, problem })
 }
 
-fn id_of(policy: &Policy, source: &PolicySource<'_>) -> Result<String, PolicyError> {
+pub(super) fn id_of(policy: &Policy, source: &PolicySource<'_>) -> Result<String, PolicyError> {
     let Some(id) = policy.annotation("id").filter(|id| !id.is_empty()) else {
         return Err(PolicyError::NoId { file: source.name.to_owned(), number: number_of(policy) + 1 });
     };
@@ -401,6 +392,6 @@ fn compile(
 }
 
 /// From 0: Cedar names the policies that it parses `policy0`, `policy1`, … in the order of the text.
-fn number_of(policy: &Policy) -> usize {
+pub(super) fn number_of(policy: &Policy) -> usize {
     policy.id().to_string().trim_start_matches("policy").parse().unwrap_or(0)
 }
