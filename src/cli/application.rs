@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Application {
     /// Register one, or its next version: how it gets the data, and what policies are told of it.
-    Register(Register),
+    Register(Box<Register>),
     /// Show them.
     List,
     /// Show one.
@@ -129,8 +129,13 @@ pub struct RegisterDerived {
 pub async fn application(client: &Client, command: Application, out: &Output) -> anyhow::Result<()> {
     match command {
         Application::Register(args) => {
-            let answer = client.post("/v1/applications", &registration(args)?).await?;
-            out.show(&answer, |answer| format!("{} is registered; next: counterseal use <copy> --application {0} --purpose <purpose>", text(answer, "name")));
+            let answer = client.post("/v1/applications", &registration(*args)?).await?;
+            out.show(&answer, |answer| {
+                format!(
+                    "{} is registered; next: counterseal use <copy> --application {0} --purpose <purpose>",
+                    text(answer, "name")
+                )
+            });
         }
         Application::List => {
             let mut answer = client.get("/v1/applications").await?;
@@ -144,7 +149,7 @@ pub async fn application(client: &Client, command: Application, out: &Output) ->
         }
         Application::Show { name } => {
             let answer = client.get(&format!("/v1/applications/{}", segment(&name))).await?;
-            out.show(&answer, |answer| plain_json(answer));
+            out.show(&answer, plain_json);
         }
         Application::Remove { name } => {
             let path = format!("/v1/applications/{}/remove", segment(&name));
@@ -161,7 +166,11 @@ fn plain_json(value: &serde_json::Value) -> String {
 }
 
 fn registration(args: Register) -> anyhow::Result<Registration> {
-    let given = [(Kind::Pipe, !args.command.is_empty()), (Kind::File, args.path.is_some()), (Kind::Http, args.url.is_some() || args.put)];
+    let given = [
+        (Kind::Pipe, !args.command.is_empty()),
+        (Kind::File, args.path.is_some()),
+        (Kind::Http, args.url.is_some() || args.put),
+    ];
     if given.iter().any(|(kind, given)| *given && *kind != args.kind) {
         bail!("--command is for --kind pipe, --path for file, --url and --put for http: give those of one kind");
     }

@@ -35,7 +35,11 @@ pub fn connect_as(home: &Path, token: &str) -> anyhow::Result<Client> {
         bail!("not running: start it with `counterseal --home {} serve`", home.display());
     };
     let token = std::fs::read_to_string(home.join(token)).with_context(|| format!("{token} can't be read"))?;
-    Ok(Client { http: loopback_client()?, base: format!("http://{}", running.management), token: token.trim().to_owned() })
+    Ok(Client {
+        http: loopback_client()?,
+        base: format!("http://{}", running.management),
+        token: token.trim().to_owned(),
+    })
 }
 
 impl Client {

@@ -129,7 +129,8 @@ async fn stream(response: reqwest::Response, file: Option<&mut std::fs::File>) -
     };
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.context("the stream broke off: the use was stopped, or the copy can't be opened to its end")?;
+        let chunk =
+            chunk.context("the stream broke off: the use was stopped, or the copy can't be opened to its end")?;
         match to.write_all(&chunk) {
             // `| head` has seen enough
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
@@ -142,7 +143,10 @@ async fn stream(response: reqwest::Response, file: Option<&mut std::fs::File>) -
 
 fn over(answer: &Value) -> String {
     if answer["deleted"].is_string() {
-        return format!("the key of {} is destroyed; what remains is ciphertext, and the provider is told", text(answer, "deleted"));
+        return format!(
+            "the key of {} is destroyed; what remains is ciphertext, and the provider is told",
+            text(answer, "deleted")
+        );
     }
     match answer["path"].as_str() {
         Some(_) => format!(
@@ -158,7 +162,11 @@ fn over(answer: &Value) -> String {
 fn create(path: &PathBuf, force: bool) -> anyhow::Result<std::fs::File> {
     let mut options = OpenOptions::new();
     options.write(true);
-    if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     options.open(path).with_context(|| match path.exists() && !force {
         true => format!("{} is there already; --force writes over it", path.display()),
         false => path.display().to_string(),

@@ -131,12 +131,7 @@ impl Exchange {
     }
 
     /// A receipt that commits to the registration: what it names stays with us.
-    fn configured(
-        &self,
-        commit: &mut Commit,
-        application: &Application,
-        what: Refusal,
-    ) -> Result<(), Refusal> {
+    fn configured(&self, commit: &mut Commit, application: &Application, what: Refusal) -> Result<(), Refusal> {
         let mut receipt = self.receipt(Kind::Configured, None);
         receipt.reason = Some(what);
         let content = canonical_json(application).map_err(refuse("internal"))?;

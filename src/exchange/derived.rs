@@ -112,7 +112,10 @@ impl Exchange {
         for of in from {
             let target = self.target(of).await?;
             if target.state() != CopyState::Held {
-                return Err(Refusal::new("copy-without-key", format!("`{of}` can't be what something was made from: its key is not here")));
+                return Err(Refusal::new(
+                    "copy-without-key",
+                    format!("`{of}` can't be what something was made from: its key is not here"),
+                ));
             }
             for copy in target.copies {
                 if copies.iter().all(|known| known.id != copy.id) {
@@ -134,7 +137,10 @@ impl Exchange {
         let copies = self.all_copies().await?;
         let derived = self.all_derived().await?;
         if copies.iter().any(|copy| copy.dataset == wanted) || derived.iter().any(|row| row.dataset == wanted) {
-            return Err(Refusal::new("dataset-taken", format!("the vault has a dataset `{wanted}` already; give another --id")));
+            return Err(Refusal::new(
+                "dataset-taken",
+                format!("the vault has a dataset `{wanted}` already; give another --id"),
+            ));
         }
         Ok(wanted)
     }
@@ -242,7 +248,9 @@ impl Exchange {
         let real = path.canonicalize().map_err(|error| wrong(error.to_string()))?;
         let home = self.tokens.parent().and_then(|home| home.canonicalize().ok());
         if home.is_none_or(|home| real.starts_with(home)) {
-            return Err(wrong("it lies in the connector's own home, which holds keys; nothing in there is taken".into()));
+            return Err(wrong(
+                "it lies in the connector's own home, which holds keys; nothing in there is taken".into(),
+            ));
         }
         let no_wait = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
         let flags = i32::try_from(no_wait.bits()).map_err(|error| wrong(error.to_string()))?;
@@ -262,7 +270,8 @@ impl Exchange {
                 crate::receipt::verify(jws, agreement.peer(), |kid| self.peers.verifying_key(kid)).ok()
             });
             // whichever permits let it leave; where that can't be read, all that could have
-            let permits = released.and_then(|receipt| receipt.payload().decision.clone().map(|decision| decision.policies));
+            let permits =
+                released.and_then(|receipt| receipt.payload().decision.clone().map(|decision| decision.policies));
             let duties = slice.duties(&permits.unwrap_or_else(|| slice.policy_ids()));
             let end = duties.delete_within.map(|seconds| copy.arrived().plus(Duration::from_secs(seconds)));
             earliest = [earliest, end].into_iter().flatten().min();

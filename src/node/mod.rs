@@ -35,8 +35,8 @@ use crate::{
     dataplane::{DataPlane, Grant, Grants, ReleaseRow},
     error::Refusal,
     exchange::{
-        Behind, Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, OpenUses, Outbox, Parts,
-        Pushes, Refusals, Restorations, Restorer, SEEN, Sequence, Slices, Timer, TransferRow, WAITING, Webhook,
+        Behind, Discoveries, Exchange, Letter, Mailbox, NegotiationRow, OpenProcesses, OpenReleases, OpenUses, Outbox,
+        Parts, Pushes, Refusals, Restorations, Restorer, SEEN, Sequence, Slices, Timer, TransferRow, WAITING, Webhook,
         WitnessClient, Witnesses, own_statements,
     },
     identity::{

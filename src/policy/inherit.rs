@@ -224,7 +224,9 @@ impl Inherited {
                     }
                     self.floor.push_str(&written);
                 }
-                Err(ObligationError::Column { .. }) if OF_ONE_COLUMN.contains(&name.as_str()) => self.vacuous.push(written),
+                Err(ObligationError::Column { .. }) if OF_ONE_COLUMN.contains(&name.as_str()) => {
+                    self.vacuous.push(written)
+                }
                 Err(ObligationError::Arguments { .. }) if name == "drop" && args.words.is_empty() => {
                     self.vacuous.push(name);
                 }
@@ -323,9 +325,14 @@ mod tests {
         "resource in Collection::\"other\"",
         "resource is Dataset in Collection::\"health\"",
     ];
-    const WHO: [&str; 3] = ["principal", "principal in Group::\"g\"", "principal == Participant::\"did:web:c.invalid\""];
-    const WHAT: [&str; 4] =
-        ["action", "action == Action::\"release\"", "action in Action::\"use\"", "action in [Action::\"read\", Action::\"distribute\"]"];
+    const WHO: [&str; 3] =
+        ["principal", "principal in Group::\"g\"", "principal == Participant::\"did:web:c.invalid\""];
+    const WHAT: [&str; 4] = [
+        "action",
+        "action == Action::\"release\"",
+        "action in Action::\"use\"",
+        "action in [Action::\"read\", Action::\"distribute\"]",
+    ];
     const WHEN: [&str; 5] = [
         "",
         "when { context.purpose == \"sales\" }",
@@ -393,7 +400,9 @@ mod tests {
 
     #[test]
     fn a_forbid_that_looks_at_the_dataset_can_not_be_inherited() {
-        for condition in ["resource.classification == \"core\"", "resource.parents.contains(\"x\")", "resource == Dataset::\"a\""] {
+        for condition in
+            ["resource.classification == \"core\"", "resource.parents.contains(\"x\")", "resource == Dataset::\"a\""]
+        {
             let cedar = format!("@id(\"f\") forbid (principal, action, resource) when {{ {condition} }};");
             let error = inherit(&[parent("a", &cedar, "")], &columns()).unwrap_err();
             assert!(matches!(error, InheritError::LooksAtResource { .. }), "{error}");
@@ -409,7 +418,8 @@ mod tests {
             permit (principal, action, resource);";
         let inherited = inherit(&[parent("a", cedar, "redact(id)"), parent("b", cedar, "")], &columns()).unwrap();
         assert_eq!(inherited.vacuous, ["hash(\"name\")", "hash(\"name\")"]);
-        let met = slice("@id(\"o\") permit (principal, action, resource);", &inherited.forbids, &inherited.floor).floor();
+        let met =
+            slice("@id(\"o\") permit (principal, action, resource);", &inherited.forbids, &inherited.floor).floor();
         assert_eq!((met.limit, met.keep.as_ref().unwrap().len()), (Some(5), 2));
         assert!(met.filter.is_some() && met.columns.contains_key("age") && met.columns.contains_key("id"));
         for (floor, word) in [
@@ -422,6 +432,11 @@ mod tests {
             assert!(matches!(&error, InheritError::Obligation { problem, .. } if problem.contains(word)), "{error}");
         }
         // gone, and gone it stays
-        assert_eq!(inherit(&[parent("a", "@id(\"p\") permit (principal, action, resource);", "drop(name)")], &columns()).unwrap().vacuous, ["drop"]);
+        assert_eq!(
+            inherit(&[parent("a", "@id(\"p\") permit (principal, action, resource);", "drop(name)")], &columns())
+                .unwrap()
+                .vacuous,
+            ["drop"]
+        );
     }
 }

@@ -238,7 +238,10 @@ pub(super) fn private(folder: &Path) -> Result<(), Refusal> {
 pub(super) fn loopback(url: &str) -> Result<reqwest::Url, Refusal> {
     let wrong = |why: &str| {
         let url: String = url.chars().take(200).collect();
-        Err(Refusal::new("application-address", format!("`{url}` {why}: give http://127.0.0.1:PORT/… or http://[::1]:PORT/…")))
+        Err(Refusal::new(
+            "application-address",
+            format!("`{url}` {why}: give http://127.0.0.1:PORT/… or http://[::1]:PORT/…"),
+        ))
     };
     let Ok(parsed) = reqwest::Url::parse(url) else { return wrong("is no URL") };
     let host = parsed.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
@@ -320,7 +323,9 @@ mod tests {
 
     #[test]
     fn what_could_not_be_started_is_refused_by_name() {
-        for command in [vec![], vec!["cat".to_owned()], vec!["/no/such/program".into()], vec!["/bin/cat".into(), "\0".into()]] {
+        for command in
+            [vec![], vec!["cat".to_owned()], vec!["/no/such/program".into()], vec!["/bin/cat".into(), "\0".into()]]
+        {
             assert!(application(Way::Pipe { command }).check().unwrap_err().is("application-invalid"));
         }
         let cat = || Way::Pipe { command: vec!["/bin/cat".into()] };

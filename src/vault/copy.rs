@@ -131,8 +131,7 @@ impl Vault {
         let path = self.folder(copy).join("0.ece");
         let file_error = |error| VaultError::File { path: path.clone(), error };
         let damaged = |error: ece::EceError| VaultError::Damaged { path: path.clone(), problem: error.to_string() };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(file_error)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(file_error)?;
         let mut sealer = Sealer::new(keying, salt, "");
         let mut hasher = Hasher::new();
         let (mut coded, mut plain) = (0, 0);

@@ -66,7 +66,8 @@ pub fn to_pipe(
     stop: Arc<Stop>,
     feed: impl Feed,
 ) -> Result<(Plain, oneshot::Receiver<Ended>), Refusal> {
-    let failed = |error: io::Error| Refusal::new("application-failed", format!("the application could not be started: {error}"));
+    let failed =
+        |error: io::Error| Refusal::new("application-failed", format!("the application could not be started: {error}"));
     let (program, arguments) =
         command.split_first().ok_or_else(|| Refusal::new("application-invalid", "a pipe needs a command"))?;
     let only_ours = fs::Permissions::from_mode(0o700);
@@ -160,7 +161,8 @@ pub fn to_file(folder: &Path, name: &str, stop: Arc<Stop>, feed: impl Feed) -> R
     let failed = |error: &dyn std::fmt::Display| {
         Refusal::new("application-failed", format!("{} could not be written: {error}", path.display()))
     };
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| failed(&error))?;
+    let file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| failed(&error))?;
     let written = feed(&mut Stopping { inner: &file, stop: stop.clone() })
         .map_err(|error| failed(&error))
         .and_then(|_| stop.why().map_or(Ok(()), |why| Err(why.clone())));

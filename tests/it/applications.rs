@@ -18,12 +18,20 @@ use counterseal::{
     vault::{Application, CopyState, Way},
 };
 
-use crate::locks::{Actor, OPEN, pair_with, wanted};
+use crate::{
+    house::{COHORT, agreed, paired},
+    locks::{Actor, OPEN, pair_with, wanted},
+};
 
 const PLAIN: &str = "id,age\n1,38\n2,52\n";
 
 pub fn asks(action: &str, application: Option<&str>) -> UseRequest {
-    UseRequest { of: "d".into(), purpose: "x".into(), action: action.into(), application: application.map(str::to_owned) }
+    UseRequest {
+        of: "d".into(),
+        purpose: "x".into(),
+        action: action.into(),
+        application: application.map(str::to_owned),
+    }
 }
 
 fn application(name: &str, way: Way) -> Application {
@@ -63,12 +71,15 @@ fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> String {
 
 /// A policy that lets data be had, and used as `uses` says.
 fn policy(uses: &str) -> String {
-    format!("@id(\"have\") permit (principal, action in [Action::\"discover\", Action::\"negotiate\", Action::\"release\"], resource);\n{uses}")
+    format!(
+        "@id(\"have\") permit (principal, action in [Action::\"discover\", Action::\"negotiate\", Action::\"release\"], resource);\n{uses}"
+    )
 }
 
 /// The kinds of the receipts that the other side has sent.
 pub async fn halves(actor: &Actor, agreement: &AgreementId) -> Vec<String> {
-    let rows = list::<PartnerHalf>(&*actor.node.exchange.store, &PartnerHalf::prefix(agreement), None, 100).await.unwrap();
+    let rows =
+        list::<PartnerHalf>(&*actor.node.exchange.store, &PartnerHalf::prefix(agreement), None, 100).await.unwrap();
     rows.into_iter().filter_map(|row| row.value).map(|half| half.kind).collect()
 }
 
@@ -150,7 +161,9 @@ async fn how_an_application_ended_is_told_and_a_failing_one_stays_counted() {
     let folder = tempfile::tempdir().unwrap();
     let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
     let exchange = &consumer.node.exchange;
-    for (script, exit, state) in [("wc -c", 0, HandoverState::Over), ("cat >/dev/null; exit 7", 7, HandoverState::Failed)] {
+    for (script, exit, state) in
+        [("wc -c", 0, HandoverState::Over), ("cat >/dev/null; exit 7", 7, HandoverState::Failed)]
+    {
         register(&consumer, application("stats", sh(script))).await;
         let Handed::Stream(mut used) =
             exchange.hand_over(&asks("read", Some("stats")), &Handing::default()).await.unwrap()
@@ -229,8 +242,10 @@ async fn a_service_on_this_machine_gets_the_plaintext_and_a_redirect_leads_nowhe
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let serving = std::thread::spawn(move || {
-        let answers =
-            ["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"];
+        let answers = [
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 307 X\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        ];
         answers.map(|answer| {
             let (mut socket, _) = listener.accept().unwrap();
             let mut got = String::new();
@@ -289,7 +304,10 @@ async fn a_consumer_may_always_delete_but_where_a_policy_forbids_it() {
                 result.unwrap();
                 assert_eq!(exchange.all_copies().await.unwrap()[0].state, CopyState::Destroyed);
                 assert_eq!(consumer.count(Kind::Deleted).await, 1);
-                assert_eq!(code(exchange.hand_over(&asks("delete", None), &Handing::default()).await), "copy-without-key");
+                assert_eq!(
+                    code(exchange.hand_over(&asks("delete", None), &Handing::default()).await),
+                    "copy-without-key"
+                );
                 assert_eq!(code(read(&consumer, &asks("read", None)).await), "copy-without-key");
                 let begun = Instant::now();
                 while !halves(&provider, &agreement).await.contains(&"deleted".to_owned()) {
@@ -332,7 +350,10 @@ async fn a_use_is_decided_on_what_is_really_in_the_copy() {
     // who asks over no connection has no address
     assert_eq!(code(read(&consumer, &asks("access", None)).await), "fact-missing");
     let local = Handing { from: Some([127, 0, 0, 1].into()), ..Handing::default() };
-    assert!(matches!(consumer.node.exchange.hand_over(&asks("access", None), &local).await.unwrap(), Handed::Stream(_)));
+    assert!(matches!(
+        consumer.node.exchange.hand_over(&asks("access", None), &local).await.unwrap(),
+        Handed::Stream(_)
+    ));
     clock.advance(Duration::from_secs(3601));
     assert_eq!(code(read(&consumer, &asks("read", None)).await), "policy-no-permit", "the window is over");
     // the window is that of the copy: a fresh one has its own
@@ -452,4 +473,111 @@ async fn a_use_outlives_the_freshness_limit_only_while_the_provider_answers() {
     clock.advance(Duration::from_secs(100));
     let (why, took) = broken(used).await;
     assert!(why.contains("status-stale") && took < Duration::from_secs(1), "{why} after {took:?}");
+}
+
+#[test]
+fn an_operator_registers_uses_and_deletes_by_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hospital, research) = paired(folder.path());
+    let agreement = agreed(&hospital, &research);
+    research.ok(&["fetch", &agreement, "--purpose", "research"]);
+    let uses = ["use", COHORT, "--purpose", "research"];
+    let using = |more: &[&'static str]| [&uses[..], more].concat();
+    // registered, shown, used
+    let script = research.write("count.sh", "wc -l\n");
+    research.ok(&[
+        "application",
+        "register",
+        "lines",
+        "--kind",
+        "pipe",
+        "--algorithm",
+        &script,
+        "--env",
+        "02",
+        "--command",
+        "sh",
+        &script,
+    ]);
+    let shown = research.json(&["application", "show", "lines"]);
+    assert_eq!((shown["name"].as_str(), shown["way"]["kind"].as_str()), (Some("lines"), Some("pipe")));
+    assert!(shown["way"]["command"][0].as_str().unwrap().starts_with('/'), "{shown}");
+    assert!(research.ok(&["application", "list"]).contains("lines"));
+    let plain = research.ok(&uses);
+    let counted = research.ok(&using(&["--application", "lines"]));
+    assert_eq!(counted.trim(), plain.lines().count().to_string());
+    assert_eq!(research.ok(&using(&["--application", "lines", "--quiet"])), "");
+    // one that fails says so
+    research.ok(&[
+        "application",
+        "register",
+        "fails",
+        "--kind",
+        "pipe",
+        "--command",
+        "sh",
+        "-c",
+        "cat >/dev/null; exit 9",
+    ]);
+    let (code, sentence) = research.refused(&using(&["--application", "fails"]));
+    assert!(
+        code == "application-failed" && sentence.contains("exit code 9") && sentence.contains("stays counted"),
+        "{sentence}"
+    );
+    // what it runs changed; removed; unknown
+    research.write("count.sh", "cat\n");
+    assert_eq!(research.refused(&using(&["--application", "lines"])).0, "application-changed");
+    research.ok(&["application", "remove", "lines"]);
+    assert_eq!(research.refused(&using(&["--application", "lines"])).0, "application-unknown");
+    // options of two kinds at once
+    assert!(
+        !research
+            .run(&[
+                "application",
+                "register",
+                "x",
+                "--kind",
+                "pipe",
+                "--url",
+                "http://127.0.0.1:1/",
+                "--command",
+                "cat"
+            ])
+            .status
+            .success()
+    );
+    // a file of its own
+    let inbox = folder.path().join("inbox");
+    std::fs::create_dir(&inbox).unwrap();
+    std::fs::set_permissions(&inbox, std::fs::Permissions::from_mode(0o700)).unwrap();
+    research.ok(&["application", "register", "viewer", "--kind", "file", "--path", inbox.to_str().unwrap()]);
+    let handed = research.json(&using(&["--application", "viewer"]));
+    assert_eq!(std::fs::read_to_string(handed["path"].as_str().unwrap()).unwrap(), plain);
+    research.ok(&["use", "done", handed["id"].as_str().unwrap()]);
+    assert!(!Path::new(handed["path"].as_str().unwrap()).exists());
+    // nothing is written over, and nothing is spent on it
+    let out = research.write("there.csv", "precious");
+    let to = |more: &[&'static str]| -> Vec<String> {
+        let mut all: Vec<String> = uses.iter().map(ToString::to_string).collect();
+        all.extend(["--out".to_owned(), out.clone()]);
+        all.extend(more.iter().map(ToString::to_string));
+        all
+    };
+    let args = to(&[]);
+    let refused = research.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--force"));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "precious");
+    let args = to(&["--force"]);
+    research.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), plain);
+    // the policy of the cohort lets nothing be made of it
+    let made = ["derived", "register", &script, "--title", "T", "--from", COHORT, "--purpose", "research"];
+    assert_eq!(research.refused(&made).0, "policy-no-permit");
+    assert_eq!(research.ok(&["derived", "list"]).trim(), "none");
+    // contract words, and the end
+    assert_eq!(research.refused(&using(&["--action", "sell"])).0, "action-not-a-use");
+    assert!(research.json(&using(&["--action", "delete"]))["deleted"].is_string());
+    assert_eq!(research.refused(&uses).0, "copy-without-key");
+    let log = research.log();
+    assert!(!log.contains("exit 9") && !log.contains("count.sh"), "{log}");
 }

@@ -141,12 +141,8 @@ impl Actor {
 
     /// A local application reads; the plaintext, or the refusal.
     pub async fn read(&self, of: &str, purpose: &str) -> anyhow::Result<Result<String, Refusal>> {
-        let request = UseRequest {
-            of: of.to_owned(),
-            purpose: purpose.to_owned(),
-            action: "read".to_owned(),
-            application: None,
-        };
+        let request =
+            UseRequest { of: of.to_owned(), purpose: purpose.to_owned(), action: "read".to_owned(), application: None };
         let mut used = match self.node.exchange.use_copy(&request).await {
             Ok(used) => used,
             Err(refusal) => return Ok(Err(refusal)),

@@ -13,7 +13,10 @@ use crate::{
     },
     crypto::jws::Jws,
     error::Refusal,
-    exchange::{Exchange, refuse, use_copy::{Target, destroyed}},
+    exchange::{
+        Exchange, refuse,
+        use_copy::{Target, destroyed},
+    },
     id::{AgreementId, ReceiptId},
     offer::Offer,
     policy::{Action, Asked, Decision, Slice, UseAction, Verdict, columns_named, strictest},

@@ -21,7 +21,12 @@ const UNDECIDED: [&str; 3] = ["fact-missing", "fact-mistyped", "policy-error"];
 impl Exchange {
     /// Gives a copy, or a derived dataset, up: its key is destroyed, and the provider told. That is no use of the data, so
     /// that no permit is needed; but a policy that forbids it (a retention) is kept to.
-    pub(super) async fn delete(&self, target: Target, request: &UseRequest, handing: &Handing) -> Result<Handed, Refusal> {
+    pub(super) async fn delete(
+        &self,
+        target: Target,
+        request: &UseRequest,
+        handing: &Handing,
+    ) -> Result<Handed, Refusal> {
         self.may_decide()?;
         if target.state() == CopyState::Destroyed {
             return Err(destroyed());
@@ -49,7 +54,8 @@ impl Exchange {
         match target.derived {
             Some(row) => self.destroy_derived(&row, "its owner gave it up").await?,
             None => {
-                let held = self.copies(None).await?.into_iter().find(|copy| copy.value().id == id).ok_or_else(destroyed)?;
+                let held =
+                    self.copies(None).await?.into_iter().find(|copy| copy.value().id == id).ok_or_else(destroyed)?;
                 self.destroy_copy(held, decisions.first().map(|decision| (decision, request.purpose.as_str()))).await?;
             }
         }

@@ -124,7 +124,10 @@ impl Handovers {
     fn get(&self, id: &ReceiptId) -> Result<Arc<Entry>, Refusal> {
         let found = self.locked().iter().find(|entry| entry.view.borrow().id == *id).cloned();
         found.ok_or_else(|| {
-            Refusal::new("use-unknown", format!("no use through an application has the id `{id}` since the connector started"))
+            Refusal::new(
+                "use-unknown",
+                format!("no use through an application has the id `{id}` since the connector started"),
+            )
         })
     }
 
@@ -196,7 +199,8 @@ impl Exchange {
         match &application.way {
             Way::Pipe { command } => {
                 let started = vault::to_pipe(command, handing.quiet, stop, feed);
-                let (data, end) = started.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))?;
+                let (data, end) =
+                    started.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))?;
                 tokio::spawn(async move {
                     let ended = end.await;
                     // whatever it still computes counts as the use
@@ -209,7 +213,8 @@ impl Exchange {
                 Ok(Handed::Stream(Used { copy, dataset, number, length, handover: Some(decided.receipt), data }))
             }
             Way::File { path } => {
-                let (folder, name) = (path.clone(), decided.receipt.as_str().rsplit(':').next().unwrap_or_default().to_owned());
+                let (folder, name) =
+                    (path.clone(), decided.receipt.as_str().rsplit(':').next().unwrap_or_default().to_owned());
                 let written = tokio::task::spawn_blocking({
                     let (name, stop) = (format!("{name}.data"), stop.clone());
                     move || vault::to_file(&folder, &name, stop, feed)

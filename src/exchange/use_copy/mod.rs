@@ -34,13 +34,13 @@ use crate::{
     vault::{CopyRow, CopyState, Plain},
 };
 
-pub use self::{
-    hand::{Handed, Handover, HandoverState},
-    watch::OpenUses,
-};
 pub(in crate::exchange) use self::{
     decide::{How, extent, why_not},
     target::Target,
+};
+pub use self::{
+    hand::{Handed, Handover, HandoverState},
+    watch::OpenUses,
 };
 
 /// What a local application asks for.
@@ -205,5 +205,8 @@ pub(in crate::exchange) fn consumes(agreement: &AgreementRow) -> bool {
 }
 
 fn without_stream() -> Refusal {
-    Refusal::new("use-without-stream", "this use gives no stream: ask for it where a file, an answer or a deletion can be told")
+    Refusal::new(
+        "use-without-stream",
+        "this use gives no stream: ask for it where a file, an answer or a deletion can be told",
+    )
 }

@@ -102,9 +102,13 @@ impl Exchange {
     pub(in crate::exchange) async fn derived_target(&self, row: DerivedRow) -> Result<Target, Refusal> {
         let mut copies = Vec::with_capacity(row.parents.len());
         for parent in &row.parents {
-            let copy = read::<CopyRow>(&*self.store, &vault::key(&parent.copy)).await.map_err(refuse("store-unreadable"))?;
+            let copy =
+                read::<CopyRow>(&*self.store, &vault::key(&parent.copy)).await.map_err(refuse("store-unreadable"))?;
             copies.push(copy.value.ok_or_else(|| {
-                Refusal::new("copy-unknown", format!("`{}` was made from a copy that the vault doesn't know", row.dataset))
+                Refusal::new(
+                    "copy-unknown",
+                    format!("`{}` was made from a copy that the vault doesn't know", row.dataset),
+                )
             })?);
         }
         Ok(Target { copies, derived: Some(row) })

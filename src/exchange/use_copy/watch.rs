@@ -86,7 +86,9 @@ impl Mirror for OpenUses {
 /// Why a row that was written ends the uses that hang on it.
 fn ended(key: &[u8], value: Option<&[u8]>) -> Option<Refusal> {
     if key.starts_with(Application::PREFIX.as_bytes()) {
-        return value.is_none().then(|| Refusal::new("application-unknown", "the application was removed while it ran"));
+        return value
+            .is_none()
+            .then(|| Refusal::new("application-unknown", "the application was removed while it ran"));
     }
     let state = value.and_then(|value| serde_json::from_slice::<State>(value).ok()).and_then(|row| row.state);
     let state = state.as_deref();
