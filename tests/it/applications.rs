@@ -20,7 +20,7 @@ use counterseal::{
 
 use crate::{
     house::{COHORT, agreed, paired},
-    locks::{Actor, OPEN, pair_with, wanted},
+    locks::{Actor, OPEN, pair_with, start, wanted},
 };
 
 const PLAIN: &str = "id,age\n1,38\n2,52\n";
@@ -269,7 +269,8 @@ async fn a_service_on_this_machine_gets_the_plaintext_and_a_redirect_leads_nowhe
     let refusal = exchange.hand_over(&asks("process", Some("service")), &Handing::default()).await.unwrap_err();
     assert!(refusal.is("application-failed") && refusal.sentence.contains("307"), "{refusal}");
     assert_eq!(consumer.count(Kind::Used).await, 2, "it stays counted");
-    assert!(serving.join().unwrap()[0].starts_with("POST /in HTTP/1.1"));
+    let asked = serving.join().unwrap()[0].to_lowercase();
+    assert!(asked.starts_with("post /in http/1.1") && asked.contains("content-length: 17\r\n"), "{asked}");
     // one that streams only is asked before anything is spent
     assert_eq!(code(read(&consumer, &asks("process", Some("service"))).await), "use-without-stream");
     assert_eq!(consumer.count(Kind::Used).await, 2);
@@ -422,6 +423,47 @@ async fn a_use_stops_within_a_second_when_its_agreement_is_revoked() {
     let handover = consumer.node.exchange.handover(&handover).await.unwrap();
     assert!(handover.problem.unwrap().is("agreement-revoked"));
     assert_eq!(code(read(&consumer, &asks("read", None)).await), "agreement-revoked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_gets_nothing_more_once_the_agreement_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock);
+    let (provider, consumer) = (start(folder.path(), "p", clock.clone()).await, start(folder.path(), "c", clock).await);
+    provider.add(&consumer).await;
+    consumer.add(&provider).await;
+    let rows: String = (0..500_000).map(|row| format!("{row},38\n")).collect();
+    std::fs::write(counterseal::cli::data_folder(&provider.home).join("d.csv"), format!("id,age\n{rows}")).unwrap();
+    provider.publish_as_it_lies(OPEN).await;
+    let agreement = consumer.agree(&provider).await;
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+    let exchange = &consumer.node.exchange;
+    assert_eq!(read(&consumer, &asks("read", None)).await.unwrap().len(), rows.len() + 7);
+    let mut used = exchange.use_copy(&asks("read", None)).await.unwrap();
+    used.data.recv().await.unwrap().unwrap();
+    provider.node.exchange.revoke_agreement(&agreement, "enough").await.unwrap();
+    while exchange.agreement_row(&agreement).await.unwrap().state.as_str() == "active" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = used.data.recv().await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("agreement-revoked"), "{error}");
+    assert!(used.data.recv().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_does_not_outlive_the_connector_that_feeds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
+    let marker = folder.path().join("marker");
+    let script = format!("while true; do date > {}; sleep 0.05; done", marker.display());
+    register(&consumer, application("endless", sh(&script))).await;
+    let _used = consumer.node.exchange.use_copy(&asks("read", Some("endless"))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(marker.exists());
+    consumer.node.stop().await;
+    std::fs::remove_file(&marker).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!marker.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

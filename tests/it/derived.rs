@@ -240,6 +240,18 @@ async fn derived_data_is_offered_onward_under_its_parents_forbids_and_floors() {
     scene.two.fetch(wanted(&agreement)).await.unwrap();
     let got = UseRequest { of: "rates".into(), ..asks("read", None) };
     assert_eq!(read(&scene.two, &got).await.unwrap().replace("\r", ""), "region,cases\nnorth,3\n");
+    // and when the data is gone, so is the offer
+    let gone = UseRequest { of: "rates".into(), ..asks("delete", None) };
+    scene.consumer.node.exchange.hand_over(&gone, &Handing::default()).await.unwrap();
+    assert!(
+        scene
+            .consumer
+            .node
+            .exchange
+            .offers
+            .get(&"onward".parse().unwrap())
+            .is_none_or(|live| live.row.withdrawn.is_some())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
