@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Application {
     /// Register one, or its next version: how it gets the data, and what policies are told of it.
-    Register(Register),
+    Register(Box<Register>),
     /// Show them.
     List,
     /// Show one.
@@ -129,7 +129,7 @@ pub struct RegisterDerived {
 pub async fn application(client: &Client, command: Application, out: &Output) -> anyhow::Result<()> {
     match command {
         Application::Register(args) => {
-            let answer = client.post("/v1/applications", &registration(args)?).await?;
+            let answer = client.post("/v1/applications", &registration(*args)?).await?;
             out.show(&answer, |answer| {
                 format!(
                     "{} is registered; next: counterseal use <copy> --application {0} --purpose <purpose>",
@@ -149,7 +149,7 @@ pub async fn application(client: &Client, command: Application, out: &Output) ->
         }
         Application::Show { name } => {
             let answer = client.get(&format!("/v1/applications/{}", segment(&name))).await?;
-            out.show(&answer, |answer| plain_json(answer));
+            out.show(&answer, plain_json);
         }
         Application::Remove { name } => {
             let path = format!("/v1/applications/{}/remove", segment(&name));

@@ -24,10 +24,10 @@ use crate::{
         Exchange, refuse, retry,
         use_copy::{How, Target, extent, why_not},
     },
-    id::{CopyId, DatasetId},
+    id::{CopyId, DatasetId, OfferId},
     offer::DatasetSection,
     policy::{Columns, Inheritable, Inherited, Reach, UseAction, Verdict, inherit, strictest},
-    receipt::Commit,
+    receipt::{Commit, read},
     time::Timestamp,
     vault::{CopyRow, CopyState, Counter, DerivedRow, Parent},
 };
@@ -237,6 +237,7 @@ impl Exchange {
             bytes,
             contents,
             delete_by: self.delete_by(parents).await?,
+            offers: BTreeSet::new(),
             registered: self.clock.now(),
         };
         Ok((row, keying))
@@ -359,15 +360,29 @@ impl Exchange {
         Ok(onward)
     }
 
-    /// Records that derived data goes onward: a use under each parent's agreement.
-    pub(super) async fn goes_onward(&self, onward: &Onward) -> Result<(), Refusal> {
+    /// Records that derived data goes onward in this offer: a use under each parent's agreement.
+    pub(super) async fn goes_onward(&self, onward: &Onward, offer: &OfferId) -> Result<(), Refusal> {
         let software = Software::default();
         for (target, action) in &onward.targets {
             let how = how_onward(&onward.purpose, &software, *action);
-            retry!(self.use_once(target, &how))?;
+            retry!(self.goes_once(target, &how, offer))?;
         }
         self.post();
         Ok(())
+    }
+
+    async fn goes_once(&self, target: &Target, how: &How<'_>, offer: &OfferId) -> Result<(), Refusal> {
+        let mut commit = Commit::new();
+        self.record_use(&mut commit, target, how).await?;
+        if let Some(derived) = &target.derived {
+            let key = DerivedRow::key(&derived.dataset);
+            let row = read::<DerivedRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
+            if let Some(mut now) = row.value.clone() {
+                now.offers.insert(offer.clone());
+                commit.put(&row, &now).map_err(refuse("internal"))?;
+            }
+        }
+        self.commit(commit).await.map(|_| ())
     }
 }
 

@@ -169,7 +169,7 @@ impl Exchange {
             offer: base,
             signed,
         };
-        self.goes_onward(&onward).await?;
+        self.goes_onward(&onward, &id).await?;
         self.commit_offer(&row, &next).await?;
         Ok(Published {
             id,

@@ -360,6 +360,7 @@ impl Node {
         self.stop_working.cancel();
         while self.workers.join_next().await.is_some() {}
         while self.servers.join_next().await.is_some() {}
+        self.exchange.open_uses.stop_all().await;
         if let Err(refusal) = self.exchange.stopped().await {
             tracing::error!(%refusal, "the stop could not be recorded");
         }

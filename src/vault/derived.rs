@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{AgreementId, CopyId, DatasetId},
+    id::{AgreementId, CopyId, DatasetId, OfferId},
     receipt::{Segment, row_key},
     time::Timestamp,
     vault::{Contents, CopyState},
@@ -35,6 +35,9 @@ pub struct DerivedRow {
     /// When it has to be destroyed: the earliest that a parent's policy demands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delete_by: Option<Timestamp>,
+    /// Offers of ours that bring it onward: withdrawn when it goes.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub offers: BTreeSet<OfferId>,
     /// When it was registered.
     pub registered: Timestamp,
 }

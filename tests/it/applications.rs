@@ -18,7 +18,10 @@ use counterseal::{
     vault::{Application, CopyState, Way},
 };
 
-use crate::locks::{Actor, OPEN, pair_with, wanted};
+use crate::{
+    house::{COHORT, agreed, paired},
+    locks::{Actor, OPEN, pair_with, start, wanted},
+};
 
 const PLAIN: &str = "id,age\n1,38\n2,52\n";
 
@@ -266,7 +269,8 @@ async fn a_service_on_this_machine_gets_the_plaintext_and_a_redirect_leads_nowhe
     let refusal = exchange.hand_over(&asks("process", Some("service")), &Handing::default()).await.unwrap_err();
     assert!(refusal.is("application-failed") && refusal.sentence.contains("307"), "{refusal}");
     assert_eq!(consumer.count(Kind::Used).await, 2, "it stays counted");
-    assert!(serving.join().unwrap()[0].starts_with("POST /in HTTP/1.1"));
+    let asked = serving.join().unwrap()[0].to_lowercase();
+    assert!(asked.starts_with("post /in http/1.1") && asked.contains("content-length: 17\r\n"), "{asked}");
     // one that streams only is asked before anything is spent
     assert_eq!(code(read(&consumer, &asks("process", Some("service"))).await), "use-without-stream");
     assert_eq!(consumer.count(Kind::Used).await, 2);
@@ -422,6 +426,47 @@ async fn a_use_stops_within_a_second_when_its_agreement_is_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_gets_nothing_more_once_the_agreement_is_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock);
+    let (provider, consumer) = (start(folder.path(), "p", clock.clone()).await, start(folder.path(), "c", clock).await);
+    provider.add(&consumer).await;
+    consumer.add(&provider).await;
+    let rows: String = (0..500_000).map(|row| format!("{row},38\n")).collect();
+    std::fs::write(counterseal::cli::data_folder(&provider.home).join("d.csv"), format!("id,age\n{rows}")).unwrap();
+    provider.publish_as_it_lies(OPEN).await;
+    let agreement = consumer.agree(&provider).await;
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+    let exchange = &consumer.node.exchange;
+    assert_eq!(read(&consumer, &asks("read", None)).await.unwrap().len(), rows.len() + 7);
+    let mut used = exchange.use_copy(&asks("read", None)).await.unwrap();
+    used.data.recv().await.unwrap().unwrap();
+    provider.node.exchange.revoke_agreement(&agreement, "enough").await.unwrap();
+    while exchange.agreement_row(&agreement).await.unwrap().state.as_str() == "active" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let error = used.data.recv().await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("agreement-revoked"), "{error}");
+    assert!(used.data.recv().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_does_not_outlive_the_connector_that_feeds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
+    let marker = folder.path().join("marker");
+    let script = format!("while true; do date > {}; sleep 0.05; done", marker.display());
+    register(&consumer, application("endless", sh(&script))).await;
+    let _used = consumer.node.exchange.use_copy(&asks("read", Some("endless"))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(marker.exists());
+    consumer.node.stop().await;
+    std::fs::remove_file(&marker).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!marker.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_use_stops_when_its_copy_is_destroyed_or_its_application_removed() {
     let folder = tempfile::tempdir().unwrap();
     let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
@@ -470,4 +515,111 @@ async fn a_use_outlives_the_freshness_limit_only_while_the_provider_answers() {
     clock.advance(Duration::from_secs(100));
     let (why, took) = broken(used).await;
     assert!(why.contains("status-stale") && took < Duration::from_secs(1), "{why} after {took:?}");
+}
+
+#[test]
+fn an_operator_registers_uses_and_deletes_by_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hospital, research) = paired(folder.path());
+    let agreement = agreed(&hospital, &research);
+    research.ok(&["fetch", &agreement, "--purpose", "research"]);
+    let uses = ["use", COHORT, "--purpose", "research"];
+    let using = |more: &[&'static str]| [&uses[..], more].concat();
+    // registered, shown, used
+    let script = research.write("count.sh", "wc -l\n");
+    research.ok(&[
+        "application",
+        "register",
+        "lines",
+        "--kind",
+        "pipe",
+        "--algorithm",
+        &script,
+        "--env",
+        "02",
+        "--command",
+        "sh",
+        &script,
+    ]);
+    let shown = research.json(&["application", "show", "lines"]);
+    assert_eq!((shown["name"].as_str(), shown["way"]["kind"].as_str()), (Some("lines"), Some("pipe")));
+    assert!(shown["way"]["command"][0].as_str().unwrap().starts_with('/'), "{shown}");
+    assert!(research.ok(&["application", "list"]).contains("lines"));
+    let plain = research.ok(&uses);
+    let counted = research.ok(&using(&["--application", "lines"]));
+    assert_eq!(counted.trim(), plain.lines().count().to_string());
+    assert_eq!(research.ok(&using(&["--application", "lines", "--quiet"])), "");
+    // one that fails says so
+    research.ok(&[
+        "application",
+        "register",
+        "fails",
+        "--kind",
+        "pipe",
+        "--command",
+        "sh",
+        "-c",
+        "cat >/dev/null; exit 9",
+    ]);
+    let (code, sentence) = research.refused(&using(&["--application", "fails"]));
+    assert!(
+        code == "application-failed" && sentence.contains("exit code 9") && sentence.contains("stays counted"),
+        "{sentence}"
+    );
+    // what it runs changed; removed; unknown
+    research.write("count.sh", "cat\n");
+    assert_eq!(research.refused(&using(&["--application", "lines"])).0, "application-changed");
+    research.ok(&["application", "remove", "lines"]);
+    assert_eq!(research.refused(&using(&["--application", "lines"])).0, "application-unknown");
+    // options of two kinds at once
+    assert!(
+        !research
+            .run(&[
+                "application",
+                "register",
+                "x",
+                "--kind",
+                "pipe",
+                "--url",
+                "http://127.0.0.1:1/",
+                "--command",
+                "cat"
+            ])
+            .status
+            .success()
+    );
+    // a file of its own
+    let inbox = folder.path().join("inbox");
+    std::fs::create_dir(&inbox).unwrap();
+    std::fs::set_permissions(&inbox, std::fs::Permissions::from_mode(0o700)).unwrap();
+    research.ok(&["application", "register", "viewer", "--kind", "file", "--path", inbox.to_str().unwrap()]);
+    let handed = research.json(&using(&["--application", "viewer"]));
+    assert_eq!(std::fs::read_to_string(handed["path"].as_str().unwrap()).unwrap(), plain);
+    research.ok(&["use", "done", handed["id"].as_str().unwrap()]);
+    assert!(!Path::new(handed["path"].as_str().unwrap()).exists());
+    // nothing is written over, and nothing is spent on it
+    let out = research.write("there.csv", "precious");
+    let to = |more: &[&'static str]| -> Vec<String> {
+        let mut all: Vec<String> = uses.iter().map(ToString::to_string).collect();
+        all.extend(["--out".to_owned(), out.clone()]);
+        all.extend(more.iter().map(ToString::to_string));
+        all
+    };
+    let args = to(&[]);
+    let refused = research.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("--force"));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "precious");
+    let args = to(&["--force"]);
+    research.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), plain);
+    // the policy of the cohort lets nothing be made of it
+    let made = ["derived", "register", &script, "--title", "T", "--from", COHORT, "--purpose", "research"];
+    assert_eq!(research.refused(&made).0, "policy-no-permit");
+    assert_eq!(research.ok(&["derived", "list"]).trim(), "none");
+    // contract words, and the end
+    assert_eq!(research.refused(&using(&["--action", "sell"])).0, "action-not-a-use");
+    assert!(research.json(&using(&["--action", "delete"]))["deleted"].is_string());
+    assert_eq!(research.refused(&uses).0, "copy-without-key");
+    let log = research.log();
+    assert!(!log.contains("exit 9") && !log.contains("count.sh"), "{log}");
 }

@@ -235,10 +235,23 @@ async fn derived_data_is_offered_onward_under_its_parents_forbids_and_floors() {
     // a third party gets what is left, and never for marketing
     let agreement = agree(&scene.two, &scene.consumer, "rates").await;
     let marketing = counterseal::exchange::FetchRequest { purpose: "marketing".into(), ..wanted(&agreement) };
-    assert!(scene.two.fetch(marketing).await.unwrap_err().is("policy-forbids"));
+    let refusal = scene.two.fetch(marketing).await.unwrap_err();
+    assert!(refusal.is("policy-forbids"), "{refusal}");
     scene.two.fetch(wanted(&agreement)).await.unwrap();
     let got = UseRequest { of: "rates".into(), ..asks("read", None) };
-    assert_eq!(read(&scene.two, &got).await.unwrap(), "region,cases\nnorth,3\n");
+    assert_eq!(read(&scene.two, &got).await.unwrap().replace("\r", ""), "region,cases\nnorth,3\n");
+    // and when the data is gone, so is the offer
+    let gone = UseRequest { of: "rates".into(), ..asks("delete", None) };
+    scene.consumer.node.exchange.hand_over(&gone, &Handing::default()).await.unwrap();
+    assert!(
+        scene
+            .consumer
+            .node
+            .exchange
+            .offers
+            .get(&"onward".parse().unwrap())
+            .is_none_or(|live| live.row.withdrawn.is_some())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

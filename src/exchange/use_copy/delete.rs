@@ -117,7 +117,17 @@ impl Exchange {
                 self.tell_half(&mut commit, &agreement, &copy.transfer, Kind::Deleted, jws)?;
             }
         }
+        let offers = now.offers.clone();
         commit.put(&row, &DerivedRow { state: CopyState::Destroyed, ..now }).map_err(refuse("internal"))?;
-        self.commit(commit).await.map(|_| ())
+        self.commit(commit).await?;
+        for offer in offers {
+            match self.withdraw(&offer).await {
+                Err(refusal) if !refusal.is("offer-unknown") => {
+                    tracing::error!(%offer, %refusal, "an offer of derived data that is gone could not be withdrawn");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

@@ -24,6 +24,8 @@ use crate::{
 
 /// How often the time is looked at while plaintext flows: a stop bites within a second.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long applications have to end when we do.
+const ENDING: Duration = Duration::from_secs(2);
 /// Between two questions for a newer status.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -54,6 +56,21 @@ impl OpenUses {
         let (id, stop) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(Stop::default()));
         locked(&self.watched).insert(id, Watched { keys, stop: stop.clone() });
         Watch { watched: self.watched.clone(), id, stop }
+    }
+
+    /// Stops all of them: what reads on a pipe must not take our end for the data's.
+    pub async fn stop_all(&self) {
+        for watched in locked(&self.watched).values() {
+            watched.stop.now(Refusal::new("stopping", "the connector is stopping"));
+        }
+        let over = async {
+            while !locked(&self.watched).is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(ENDING, over).await.is_err() {
+            tracing::warn!("applications did not end in time");
+        }
     }
 }
 

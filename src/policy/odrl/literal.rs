@@ -190,6 +190,9 @@ pub(super) fn obligation(of: &Obligation) -> Option<Statement> {
         Obligation::AtLeast { k, columns } => {
             Statement::new("at_least", std::iter::once(k.to_string()).chain(columns.iter().cloned()))
         }
+        Obligation::Watermark { column, keys } => {
+            Statement::new("watermark", std::iter::once(column.clone()).chain(keys.iter().cloned()))
+        }
         Obligation::Seal => with("seal", &[]),
         Obligation::Filter(filter) => Some(Statement { name: "filter".to_owned(), arguments: filter.tree.to_string() }),
     }

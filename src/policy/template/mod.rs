@@ -31,14 +31,14 @@ use crate::{
     time::Zone,
 };
 
-use self::{
-    place::{Placeholder, Within},
-    value::Filled,
-};
 pub use self::{
     error::TemplateError,
     library::{find, library},
     slot::{Slot, SlotType},
+};
+use self::{
+    place::{Placeholder, Within},
+    value::Filled,
 };
 
 /// The files of a template's folder.
@@ -146,7 +146,8 @@ impl Template {
             let kind = ColumnKind::deserialize(kind).map_err(|error| broken(format!("column `{name}`: {error}")))?;
             Ok(Column { name, kind })
         });
-        let columns = Columns::new(columns.collect::<Result<_, TemplateError>>()?).map_err(|e| broken(e.to_string()))?;
+        let columns =
+            Columns::new(columns.collect::<Result<_, TemplateError>>()?).map_err(|e| broken(e.to_string()))?;
         let mut slots: Vec<Slot> = Vec::new();
         for written in head.slot {
             let slot = Slot::take(written, &about.id, head.zone).map_err(&broken)?;
@@ -239,9 +240,10 @@ impl Template {
             let text = values.get(&slot.name).or(slot.default.as_ref()).map(String::as_str).unwrap_or_default();
             filled.insert(slot.name.as_str(), slot.read(text, &self.columns)?);
         }
-        let mut put = |file: &'static str, text: &str, lexer: fn(&str) -> Result<Vec<place::Piece<'_>>, place::Wrong>| {
-            self.put(file, text, lexer, &filled, used)
-        };
+        let mut put =
+            |file: &'static str, text: &str, lexer: fn(&str) -> Result<Vec<place::Piece<'_>>, place::Wrong>| {
+                self.put(file, text, lexer, &filled, used)
+            };
         Ok(Rendered {
             policy: put("policy.cedar", &self.policy, place::cedar)?,
             tests: put("policy.test.toml", &self.tests, place::toml)?,
@@ -280,7 +282,8 @@ impl Template {
                         .get(wanted.name)
                         .ok_or_else(|| broken(at, format!("`{{{{{inner}}}}}`: there is no slot of this name")))?;
                     used.insert(wanted.name.to_owned());
-                    let value = value.shifted(&wanted).map_err(|problem| broken(at, format!("`{inner}`: {problem}")))?;
+                    let value =
+                        value.shifted(&wanted).map_err(|problem| broken(at, format!("`{inner}`: {problem}")))?;
                     out.push_str(&value.written(within).map_err(|problem| TemplateError::Value {
                         template: self.about.id.clone(),
                         slot: wanted.name.to_owned(),

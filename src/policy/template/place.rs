@@ -195,7 +195,10 @@ impl<'a> Reader<'a> {
                     let within = match language {
                         Language::Text => Within::Text,
                         Language::Pattern => {
-                            return Err(Wrong { at, problem: "a slot in a pattern: its `*` would be no character".into() });
+                            return Err(Wrong {
+                                at,
+                                problem: "a slot in a pattern: its `*` would be no character".into(),
+                            });
                         }
                         _ if inside.quote.is_some() => {
                             let problem = "a slot in quotes of an obligation: leave the quotes out".into();

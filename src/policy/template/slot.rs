@@ -209,15 +209,15 @@ impl Slot {
         };
         let value = match self.kind {
             SlotType::Text => {
-                let fine = !text.is_empty() && text.len() <= MAX_TEXT && !text.chars().any(|c| c.is_control() || bounds::invisible(c));
+                let fine = !text.is_empty()
+                    && text.len() <= MAX_TEXT
+                    && !text.chars().any(|c| c.is_control() || bounds::invisible(c));
                 fine.then(|| One::Text(text.to_owned()))
             }
             SlotType::Identifier => name("-_.:/", 64),
             SlotType::Role => name("-_.", 64),
             SlotType::Did => Did::parse(text).ok().map(|did| One::Text(did.to_string())),
-            SlotType::Integer => {
-                text.parse().ok().filter(|number: &i64| number.abs() <= MAX_INTEGER).map(One::Integer)
-            }
+            SlotType::Integer => text.parse().ok().filter(|number: &i64| number.abs() <= MAX_INTEGER).map(One::Integer),
             SlotType::Decimal => Money::parse(text).map(One::Decimal),
             SlotType::Duration => seconds(text).map(One::Span),
             SlotType::Datetime => Timestamp::parse(text).ok().map(One::Instant),

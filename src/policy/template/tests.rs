@@ -44,8 +44,7 @@ fn every_folder_is_embedded_and_none_is_broken() {
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
-    let embedded: BTreeSet<String> =
-        library().unwrap().iter().map(|template| template.about().id.clone()).collect();
+    let embedded: BTreeSet<String> = library().unwrap().iter().map(|template| template.about().id.clone()).collect();
     assert_eq!(folders, embedded);
 }
 
@@ -70,7 +69,11 @@ fn no_value_of_any_slot_can_break_out() {
         let expected = shape(&compiled(&rendered, template.columns()).unwrap());
         let keys = |text: &str| {
             let table: toml::Table = toml::from_str(text).unwrap();
-            format!("{:?} {:?}", table.keys(), table.get("case").map(|cases| cases.as_array().unwrap().len()))
+            format!(
+                "{:?} {:?}",
+                table.keys().collect::<Vec<_>>(),
+                table.get("case").map(|cases| cases.as_array().unwrap().len())
+            )
         };
         for slot in template.slots() {
             for hostile in HOSTILE {
@@ -108,7 +111,8 @@ fn a_hostile_column_name_stays_a_name() {
         values.insert("fields".into(), serde_json::to_string(&[hostile]).unwrap());
         values.insert("row_column".into(), hostile.into());
         let rendered = template.render(&values).unwrap();
-        let slice = compiled(&rendered, &columns).unwrap_or_else(|error| panic!("{hostile}: {error}\n{}", rendered.policy));
+        let slice =
+            compiled(&rendered, &columns).unwrap_or_else(|error| panic!("{hostile}: {error}\n{}", rendered.policy));
         let demanded = slice.demanded(&["content".to_owned()]);
         assert_eq!(demanded.keep, Some([hostile.to_owned()].into()), "{hostile}");
         assert_eq!(demanded.filter.unwrap().columns(), [hostile], "{hostile}");
@@ -225,7 +229,10 @@ fn what_is_missing_or_unknown_is_named() {
     let unknown = template.render(&values).unwrap_err().to_string();
     assert!(unknown.contains("no slot `tmes`; did you mean `times`?"), "{unknown}");
     let near = find("cuont").unwrap_err();
-    assert_eq!((near.code(), near.to_string().as_str()), ("template-unknown", "there is no template `cuont`; did you mean `count`?"));
+    assert_eq!(
+        (near.code(), near.to_string().as_str()),
+        ("template-unknown", "there is no template `cuont`; did you mean `count`?")
+    );
 }
 
 #[test]
