@@ -9,6 +9,7 @@ mod dispute;
 mod events;
 mod evidence;
 mod foreign;
+mod formats;
 mod house;
 mod life;
 mod locks;

@@ -93,9 +93,21 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
         ("offer.toml", offer.replace("\"lymph_node.csv\"", "\"absent.csv\""), "source-unavailable", vec!["absent.csv"]),
         (
             "offer.toml",
-            offer.replace("source =", "format = \"parquet\"\nsource ="),
+            offer.replace("source =", "format = \"xlsx\"\nsource ="),
             "format-unsupported",
-            vec!["parquet", "not available"],
+            vec!["xlsx", "not available"],
+        ),
+        (
+            "offer.toml",
+            offer.replace("source =", "format = \"parquet\"\nsource ="),
+            "source-unavailable",
+            vec!["lymph_node.csv", "no Parquet file"],
+        ),
+        (
+            "offer.toml",
+            offer.replace("source =", "format = \"jsonl\"\nsource ="),
+            "source-unavailable",
+            vec!["lymph_node.csv", "row 1 (line 1)"],
         ),
         (
             "offer.toml",
@@ -117,7 +129,12 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
             vec!["cohort.cedar:", "porpose"],
         ),
         ("cohort.cedar", policy.replace("@during", "@before"), "policy-invalid", vec!["@before", "not available"]),
-        ("cohort.cedar", policy.replace("hash(id)", "watermark"), "policy-invalid", vec!["watermark", "not available"]),
+        (
+            "cohort.cedar",
+            policy.replace("hash(id)", "watermark(age)"),
+            "policy-invalid",
+            vec!["watermark", "other columns"],
+        ),
         (
             "cohort.cedar",
             policy.replace(
