@@ -30,7 +30,7 @@
 //! - [`vault`]: what a consumer holds: sealed at rest, opened by a `use` decision, destroyed by key.
 //! - [`agreement`]: agreements, statuses, manifests, counters; gathers facts; `decide()`.
 //! - [`offer`]: datasets, offers and catalogs: signing, sealing, visibility, the DCAT view.
-//! - [`transform`]: obligations applied to data, as a stream of Arrow record batches.
+//! - [`transform`]: obligations applied to data, as a stream of records.
 //! - [`source`]: opening a dataset's bytes under the operator's roots.
 //! - [`policy`]: Cedar schema, slices, the four verdicts, obligations and their meet.
 //! - [`protocol`]: Dataspace Protocol 2025-1 and the peer extension: wire types, state machines, routes, client.

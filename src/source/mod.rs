@@ -35,6 +35,12 @@ pub trait Row {
     /// # Errors
     /// A value without a text, named by row and column.
     fn text<'a>(&'a self, place: usize, scratch: &'a mut String) -> Result<&'a str, Broken>;
+
+    /// The floor of the number there, and whether the number lies above it, where that can be had without the text;
+    /// it's what [`short_floor`] says of the text.
+    fn short(&self, _place: usize) -> Option<(i64, bool)> {
+        None
+    }
 }
 
 /// Why a source can't be opened or read.

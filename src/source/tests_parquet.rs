@@ -168,6 +168,28 @@ fn a_footer_that_promises_too_much_is_refused() {
     assert!(error(footer).contains("its footer is broken"));
 }
 
+/// Each byte of the footer, changed in several ways.
+#[test]
+fn what_is_read_is_as_much_as_the_footer_says_or_an_error() {
+    let texts: ArrayRef = Arc::new(StringArray::from_iter((0..50).map(|n| (n % 3 != 0).then(|| format!("v{n}")))));
+    let whole = file(&batch(vec![("t", texts)]), WriterProperties::builder().build());
+    let footer = whole.len() - 8 - u32::from_le_bytes(*whole[whole.len() - 8..].first_chunk().unwrap()) as usize;
+    let mut refused = 0;
+    for at in footer..whole.len() {
+        for flip in [1, 2, 8, 0x40] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            let said = Parquet::open(Arc::new(bytes.clone())).and_then(|parquet| parquet.records());
+            match (read(bytes), said) {
+                (Ok(rows), Ok(said)) => assert_eq!(rows.len() as u64, said, "byte {at} ^ {flip}"),
+                (Ok(_), Err(error)) => panic!("{error}"),
+                (Err(_), _) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]

@@ -83,29 +83,31 @@ impl Mark {
     pub fn of(obligations: &Obligations, output: &[Output], hash: &dyn HashKey) -> Result<Vec<Self>, TransformError> {
         let mut marks = Vec::new();
         for (column, keys) in &obligations.watermark {
-            let refuse = |problem: String| TransformError::Watermark { column: column.clone(), problem };
+            let broken_by = |problem: String| TransformError::Watermark { column: column.clone(), problem };
             let place = |name: &str| {
                 let found = output.iter().position(|output| output.name == name);
-                found.ok_or_else(|| refuse(format!("column `{name}` is not released")))
+                found.ok_or_else(|| broken_by(format!("column `{name}` is not released")))
             };
             let at = place(column)?;
             match obligations.columns.get(column) {
                 None | Some(ColumnRule::Round(_)) => {}
-                Some(_) => return Err(refuse("another obligation than `round` changes it".into())),
+                Some(_) => return Err(broken_by("another obligation than `round` changes it".into())),
             }
             if obligations.at_least.as_ref().is_some_and(|at_least| at_least.columns.contains(column)) {
-                return Err(refuse("`at_least` groups by it, and moved digits would break the groups".into()));
+                return Err(broken_by("`at_least` groups by it, and moved digits would break the groups".into()));
             }
             if keys.is_empty() {
-                return Err(refuse("it names no column by which a row is known".into()));
+                return Err(broken_by("it names no column by which a row is known".into()));
             }
             if let Some(marked) = keys.iter().find(|key| obligations.watermark.contains_key(*key)) {
-                return Err(refuse(format!("column `{marked}`, by which a row is known, is marked itself")));
+                return Err(broken_by(format!("column `{marked}`, by which a row is known, is marked itself")));
             }
             let blank =
                 |key: &&String| matches!(obligations.columns.get(*key), Some(ColumnRule::Redact | ColumnRule::Nullify));
             if let Some(key) = keys.iter().find(blank) {
-                return Err(refuse(format!("column `{key}` is the same in each row, so that no row is known by it")));
+                return Err(broken_by(format!(
+                    "column `{key}` is the same in each row, so that no row is known by it"
+                )));
             }
             let keys = keys.iter().map(|key| place(key)).collect::<Result<_, _>>()?;
             marks.push(Self { seal: Seal::new(hash, column), column: at, keys });

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -36,6 +37,9 @@ const GROUP_ROWS: usize = 1 << 17;
 /// A row group with more encoded bytes than this is closed.
 const GROUP_BYTES: usize = 16 << 20;
 
+/// Text that is handed to the writer at once: a long text of a dictionary may stand in each row of a batch.
+const PIECE_BYTES: usize = 8 << 20;
+
 /// Writes row groups of bounded size, each time the same bytes: nothing in them tells of the time or the machine.
 pub struct ParquetOut<'a> {
     inner: &'a mut dyn Write,
@@ -47,6 +51,8 @@ pub struct ParquetOut<'a> {
     batch: Option<(u64, RecordBatch, Vec<bool>)>,
     /// How many of its rows leave so far.
     count: usize,
+    /// Bytes that rules made for them.
+    made_bytes: usize,
     outcome: Outcome,
 }
 
@@ -108,7 +114,7 @@ impl<'a> ParquetOut<'a> {
         let gathered = Gathered::default();
         let writer = guarded(|| ArrowWriter::try_new_with_options(gathered.clone(), schema.clone(), options))?;
         let outcome = Outcome { records: 0, bytes: 0 };
-        Ok(Self { inner, gathered, writer, schema, columns, batch: None, count: 0, outcome })
+        Ok(Self { inner, gathered, writer, schema, columns, batch: None, count: 0, made_bytes: 0, outcome })
     }
 
     /// Writes the rows of the batch that leave.
@@ -128,15 +134,19 @@ impl<'a> ParquetOut<'a> {
             });
         }
         let batch = RecordBatch::try_new(self.schema.clone(), arrays).map_err(failed)?;
-        guarded(|| {
-            self.writer.write(&batch)?;
-            if self.writer.in_progress_size() > GROUP_BYTES {
-                self.writer.flush()?;
-            }
-            Ok(())
-        })?;
-        self.outcome.records += self.count as u64;
-        self.pass_on()
+        self.outcome.records += std::mem::take(&mut self.count) as u64;
+        self.made_bytes = 0;
+        for piece in pieces(&batch) {
+            guarded(|| {
+                self.writer.write(&batch.slice(piece.start, piece.len()))?;
+                if self.writer.in_progress_size() > GROUP_BYTES {
+                    self.writer.flush()?;
+                }
+                Ok(())
+            })?;
+            self.pass_on()?;
+        }
+        Ok(())
     }
 
     fn pass_on(&mut self) -> Result<(), TransformError> {
@@ -153,12 +163,14 @@ impl Sink<ParquetRow<'_>> for ParquetOut<'_> {
         if self.batch.as_ref().is_none_or(|(known, ..)| *known != first) {
             self.end_batch()?;
             self.batch = Some((first, row.batch.clone(), vec![false; row.batch.num_rows()]));
-            self.count = 0;
         }
         if let Some((_, _, leave)) = &mut self.batch {
             leave[row.index] = true;
         }
         for (column, value) in self.columns.iter_mut().zip(made.values()) {
+            if let Value::Text(text) | Value::Marked(text) = value {
+                self.made_bytes += text.len();
+            }
             match (value, &mut column.texts) {
                 (Value::Text(""), Some(texts)) => texts.append_null(),
                 (Value::Text(text) | Value::Marked(text), Some(texts)) => texts.append_value(text),
@@ -167,7 +179,7 @@ impl Sink<ParquetRow<'_>> for ParquetOut<'_> {
             }
         }
         self.count += 1;
-        Ok(())
+        if self.made_bytes > PIECE_BYTES { self.end_batch() } else { Ok(()) }
     }
 
     fn finish(mut self) -> Result<Outcome, TransformError> {
@@ -176,6 +188,25 @@ impl Sink<ParquetRow<'_>> for ParquetOut<'_> {
         self.pass_on()?;
         Ok(self.outcome)
     }
+}
+
+/// Rows whose texts together are not much longer than a piece may be.
+fn pieces(batch: &RecordBatch) -> Vec<Range<usize>> {
+    let views: Vec<_> = batch.columns().iter().filter_map(|column| column.as_string_view_opt()).collect();
+    // a view begins with its length, in 32 bits
+    let bytes = |row: usize| views.iter().map(|column| (column.views()[row] as u32) as usize).sum::<usize>();
+    let (mut pieces, mut start, mut sum) = (Vec::new(), 0, 0);
+    for row in 0..batch.num_rows() {
+        sum += bytes(row);
+        if sum > PIECE_BYTES {
+            pieces.push(start..row + 1);
+            (start, sum) = (row + 1, 0);
+        }
+    }
+    if start < batch.num_rows() {
+        pieces.push(start..batch.num_rows());
+    }
+    pieces
 }
 
 /// The column with the marked numbers in it, of its own type; a number that the type doesn't hold stays unmarked.
@@ -231,5 +262,20 @@ fn marked(array: &ArrayRef, marks: &[(usize, String)]) -> ArrayRef {
             Arc::new(texts.collect::<StringViewArray>())
         }
         _ => array.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_written_in_pieces() {
+        let long = "x".repeat(1 << 20);
+        let texts: StringViewArray = std::iter::repeat_n(Some(long.as_str()), 20).collect();
+        let batch = RecordBatch::try_from_iter([("t", Arc::new(texts) as ArrayRef)]).unwrap();
+        assert_eq!(pieces(&batch), [0..9, 9..18, 18..20]);
+        assert_eq!(pieces(&batch.slice(0, 9)), [0..9]);
+        assert!(pieces(&batch.slice(0, 0)).is_empty());
     }
 }

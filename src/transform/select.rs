@@ -98,16 +98,23 @@ fn evaluate(node: &Node, row: &impl Row, scratch: &mut String) -> Result<Option<
             "" => None,
             value => Some(holds(*op, value.cmp(text.as_str()))),
         },
-        Node::Number(column, op, number) => match row.text(*column, scratch)? {
-            "" => None,
-            value => Some(holds(*op, compare(value, number).ok_or(Wrong::NotANumber(*column))?)),
+        Node::Number(column, op, number) => match (row.short(*column), number.short) {
+            (Some(value), Some(whole)) => Some(holds(*op, against(value, whole))),
+            _ => match row.text(*column, scratch)? {
+                "" => None,
+                value => Some(holds(*op, compare(value, number).ok_or(Wrong::NotANumber(*column))?)),
+            },
         },
     })
 }
 
+fn against((floor, above): (i64, bool), whole: i64) -> Ordering {
+    floor.cmp(&whole).then(if above { Ordering::Greater } else { Ordering::Equal })
+}
+
 fn compare(value: &str, number: &Number) -> Option<Ordering> {
     if let (Some((floor, above)), Some(whole)) = (short_floor(value), number.short) {
-        return Some(floor.cmp(&whole).then(if above { Ordering::Greater } else { Ordering::Equal }));
+        return Some(against((floor, above), whole));
     }
     Some(Decimal::parse(value)?.cmp(&Decimal::parse(&number.text)?))
 }

@@ -320,6 +320,18 @@ fn a_stream_is_stopped_and_a_changed_file_refused_in_each_format() {
         let (out, outcome) =
             transformed(&Obligations { seal: true, ..Obligations::default() }, format, data.clone()).unwrap();
         assert!(out == data && outcome.records == 0);
+        // published with other columns than are there now
+        let mut others: Vec<Column> = columns().iter().cloned().collect();
+        others[3].name = "remark".into();
+        let others = Columns::new(others).unwrap();
+        let plan = Plan::compile(&rules(&[("name", ColumnRule::Redact)]), &others, format, Arc::new(Fixed)).unwrap();
+        let refused = match format {
+            Format::Parquet => plan.run_parquet(Arc::new(data), &mut Vec::new(), &|| false),
+            _ => plan.run_text(Cursor::new(data), &mut Vec::new(), &|| false),
+        };
+        let error = refused.unwrap_err().to_string();
+        let words = ["column `remark` is not where it was", "has a member `note` that is no column"];
+        assert!(words.iter().any(|words| error.contains(words)), "{format}: {error}");
     }
 }
 

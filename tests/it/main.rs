@@ -12,6 +12,7 @@ mod dispute;
 mod events;
 mod evidence;
 mod foreign;
+mod formats;
 mod grounds;
 mod house;
 mod life;

@@ -95,7 +95,19 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
             "offer.toml",
             offer.replace("source =", "format = \"xlsx\"\nsource ="),
             "format-unsupported",
-            vec!["xlsx", "parquet"],
+            vec!["xlsx", "not available"],
+        ),
+        (
+            "offer.toml",
+            offer.replace("source =", "format = \"parquet\"\nsource ="),
+            "source-unavailable",
+            vec!["lymph_node.csv", "no Parquet file"],
+        ),
+        (
+            "offer.toml",
+            offer.replace("source =", "format = \"jsonl\"\nsource ="),
+            "source-unavailable",
+            vec!["lymph_node.csv", "row 1 (line 1)"],
         ),
         (
             "offer.toml",
@@ -116,13 +128,13 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
             "policy-invalid",
             vec!["cohort.cedar:", "porpose"],
         ),
+        ("cohort.cedar", policy.replace("@during", "@before"), "policy-invalid", vec!["@before", "unknown obligation `hash`"]),
         (
             "cohort.cedar",
-            policy.replace("@during", "@before"),
+            policy.replace("hash(id)", "watermark(age)"),
             "policy-invalid",
-            vec!["@before", "unknown obligation `hash`"],
+            vec!["watermark", "other columns"],
         ),
-        ("cohort.cedar", policy.replace("hash(id)", "watermark"), "policy-invalid", vec!["watermark", "other columns"]),
         (
             "cohort.cedar",
             policy.replace(

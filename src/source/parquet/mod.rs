@@ -15,6 +15,7 @@ use std::{
 };
 
 use arrow_array::{Array, RecordBatch};
+use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Field, Fields};
 use parquet::{
     arrow::{
@@ -99,8 +100,14 @@ pub struct Batches {
 /// A batch's columns, ready to be read as text.
 struct Cells<'a> {
     /// By place in the file.
-    columns: Vec<Option<(&'a dyn Array, Typed<'a>, &'a str)>>,
+    columns: Vec<Option<Cell<'a>>>,
     first: u64,
+}
+
+struct Cell<'a> {
+    name: &'a str,
+    nulls: Option<&'a NullBuffer>,
+    typed: Typed<'a>,
 }
 
 /// One row of a batch.
@@ -263,7 +270,7 @@ impl Records for Batches {
         for (array, (name, place)) in batch.columns().iter().zip(&self.columns) {
             let array: &dyn Array = array;
             let typed = Typed::of(array).ok_or_else(|| Broken::Parquet(format!("column `{name}` changed its type")))?;
-            columns[*place] = Some((array, typed, name.as_str()));
+            columns[*place] = Some(Cell { name, nulls: array.nulls(), typed });
         }
         let cells = Cells { columns, first: self.row - batch.num_rows() as u64 };
         for index in 0..batch.num_rows() {
@@ -281,13 +288,22 @@ impl Row for ParquetRow<'_> {
     }
 
     fn text<'a>(&'a self, place: usize, scratch: &'a mut String) -> Result<&'a str, Broken> {
-        let Some((array, typed, name)) = self.cells.columns.get(place).and_then(Option::as_ref) else {
+        let Some(cell) = self.cells.columns.get(place).and_then(Option::as_ref) else {
             return Err(Broken::Parquet("a column was not read".into()));
         };
-        if array.is_null(self.index) {
+        if cell.nulls.is_some_and(|nulls| nulls.is_null(self.index)) {
             return Ok("");
         }
-        typed.text(self.index, scratch).ok_or_else(|| Broken::NoText { row: self.number(), column: (*name).to_owned() })
+        let none = || Broken::NoText { row: self.number(), column: cell.name.to_owned() };
+        cell.typed.text(self.index, scratch).ok_or_else(none)
+    }
+
+    fn short(&self, place: usize) -> Option<(i64, bool)> {
+        let cell = self.cells.columns.get(place)?.as_ref()?;
+        if cell.nulls.is_some_and(|nulls| nulls.is_null(self.index)) {
+            return None;
+        }
+        cell.typed.short(self.index)
     }
 }
 

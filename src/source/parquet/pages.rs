@@ -181,7 +181,7 @@ impl Pages {
         }
         let (levels, body) = packed.split_at(plain);
         let unpacked = match self.codec {
-            _ if wanted == plain => Ok(Vec::new()),
+            _ if wanted == plain && body.is_empty() => Ok(Vec::new()),
             Compression::SNAPPY => snappy(body, wanted - plain),
             Compression::ZSTD(_) => zstd::bulk::decompress(body, wanted - plain),
             Compression::GZIP(_) => {
@@ -283,5 +283,68 @@ impl PageReader for Pages {
             self.next = None;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use parquet::basic::{GzipLevel, ZstdLevel};
+
+    use super::*;
+
+    fn pages(codec: Compression) -> Pages {
+        let file: Arc<dyn ReadAt> = Arc::new(Vec::new());
+        Pages { file, column: "c".into(), codec, kind: Type::INT64, nullable: true, at: 0, end: 0, next: None }
+    }
+
+    #[test]
+    fn a_page_unpacks_to_as_much_as_it_says_or_not_at_all() {
+        let plain = vec![7; 1 << 20];
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        for (codec, packed) in [
+            (Compression::SNAPPY, snap::raw::Encoder::new().compress_vec(&plain).unwrap()),
+            (Compression::ZSTD(ZstdLevel::default()), zstd::encode_all(&*plain, 1).unwrap()),
+            // two frames, each of which would do by itself
+            (Compression::ZSTD(ZstdLevel::default()), {
+                let half = zstd::encode_all(&plain[..1 << 19], 1).unwrap();
+                [&*half, &*half].concat()
+            }),
+            (Compression::GZIP(GzipLevel::default()), gzip.finish().unwrap()),
+            (Compression::UNCOMPRESSED, plain.clone()),
+        ] {
+            for said in [0, 10, (1 << 19), (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 60 << 20] {
+                let header =
+                    Header { unpacked: said, packed: packed.len() as i64, is_compressed: 1, ..Header::default() };
+                match pages(codec).unpack(packed.clone(), &header) {
+                    Ok(unpacked) => assert_eq!((said, &*unpacked), (1 << 20, &*plain), "{codec}"),
+                    Err(error) => {
+                        assert!(said != 1 << 20, "{codec}: {error}");
+                        assert!(error.to_string().contains("column `c`: a page"), "{error}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn levels_of_the_second_version_are_no_longer_than_their_page() {
+        let packed = [&b"lev"[..], &snap::raw::Encoder::new().compress_vec(b"values").unwrap()].concat();
+        let header = |definition_bytes, repetition_bytes| Header {
+            kind: Header::DATA_V2,
+            unpacked: 9,
+            packed: packed.len() as i64,
+            is_compressed: 1,
+            definition_bytes,
+            repetition_bytes,
+            ..Header::default()
+        };
+        let unpack = |header| pages(Compression::SNAPPY).unpack(packed.clone(), &header);
+        assert_eq!(&*unpack(header(3, 0)).unwrap(), b"levvalues");
+        for (definition, repetition) in [(10, 0), (-1, 4), (i64::MAX, 1), (4, 0), (0, 0)] {
+            assert!(unpack(header(definition, repetition)).is_err(), "{definition}, {repetition}");
+        }
     }
 }

@@ -91,20 +91,46 @@ impl<'a> Typed<'a> {
         })
     }
 
+    /// The floor of a number that is not null, and whether it lies above that; `None` where only the text says it.
+    pub fn short(&self, row: usize) -> Option<(i64, bool)> {
+        match self {
+            Self::Int8(array) => Some((array.value(row).into(), false)),
+            Self::Int16(array) => Some((array.value(row).into(), false)),
+            Self::Int32(array) => Some((array.value(row).into(), false)),
+            Self::Int64(array) => Some((array.value(row), false)),
+            Self::UInt8(array) => Some((array.value(row).into(), false)),
+            Self::UInt16(array) => Some((array.value(row).into(), false)),
+            Self::UInt32(array) => Some((array.value(row).into(), false)),
+            // between a number and the next whole one lies nothing that its shortest text could be instead; in this
+            // range an integer is exact
+            Self::Float64(array) => {
+                let number = array.value(row);
+                let floor = number.floor();
+                (floor.abs() < 1e15).then_some((floor as i64, number > floor))
+            }
+            Self::Float32(array) => {
+                let number = array.value(row);
+                let floor = number.floor();
+                (floor.abs() < 1e15).then_some((floor as i64, number > floor))
+            }
+            _ => None,
+        }
+    }
+
     /// The text of a value that is not null, into `out`, or as it lies there; `None` if it has no text.
     pub fn text<'s>(&'s self, row: usize, out: &'s mut String) -> Option<&'s str> {
         out.clear();
         // writing to a String can't fail
         let _ = match self {
             Self::Text(array) => return Some(array.value(row)),
-            Self::Int8(array) => write!(out, "{}", array.value(row)),
-            Self::Int16(array) => write!(out, "{}", array.value(row)),
-            Self::Int32(array) => write!(out, "{}", array.value(row)),
-            Self::Int64(array) => write!(out, "{}", array.value(row)),
-            Self::UInt8(array) => write!(out, "{}", array.value(row)),
-            Self::UInt16(array) => write!(out, "{}", array.value(row)),
-            Self::UInt32(array) => write!(out, "{}", array.value(row)),
-            Self::UInt64(array) => write!(out, "{}", array.value(row)),
+            Self::Int8(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
+            Self::Int16(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
+            Self::Int32(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
+            Self::Int64(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
+            Self::UInt8(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
+            Self::UInt16(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
+            Self::UInt32(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
+            Self::UInt64(array) => out.write_str(itoa::Buffer::new().format(array.value(row))),
             Self::Float16(array) => write!(out, "{}", array.value(row).to_f32()),
             // the shortest that reads back as the same, and never with an exponent
             Self::Float32(array) => write!(out, "{}", array.value(row)),
@@ -171,6 +197,8 @@ pub fn decimal(unscaled: &str, scale: i8, out: &mut String) {
 mod tests {
     use std::sync::Arc;
 
+    use proptest::prelude::*;
+
     use arrow_array::{ArrayRef, TimestampMicrosecondArray, TimestampSecondArray};
 
     use super::*;
@@ -200,5 +228,27 @@ mod tests {
         let mut out = String::new();
         decimal("12", -3, &mut out);
         assert_eq!(out, "12000");
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_way_to_a_number_is_that_of_its_text(near in -1000_i32..1000, steps in -3_i64..4, any in any::<f64>(), whole in any::<i64>()) {
+            let beside = f64::from_bits((f64::from(near).to_bits() as i64 + steps) as u64);
+            let beside_f32 = f32::from_bits((near as f32).to_bits().wrapping_add_signed(steps as i32));
+            let arrays: [ArrayRef; 4] = [
+                Arc::new(Float64Array::from(vec![beside])),
+                Arc::new(Float64Array::from(vec![any])),
+                Arc::new(Float32Array::from(vec![beside_f32])),
+                Arc::new(Int64Array::from(vec![whole])),
+            ];
+            for array in arrays {
+                let typed = Typed::of(&*array).unwrap();
+                let mut out = String::new();
+                let text = typed.text(0, &mut out).unwrap().to_owned();
+                if let (Some(quick), Some(exact)) = (typed.short(0), crate::source::short_floor(&text)) {
+                    prop_assert_eq!(quick, exact, "{}", text);
+                }
+            }
+        }
     }
 }
