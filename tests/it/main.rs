@@ -19,6 +19,7 @@ mod life;
 mod locks;
 mod outbox;
 mod people;
+mod policy;
 mod refusals;
 mod restore;
 mod streams;

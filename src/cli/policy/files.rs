@@ -123,6 +123,9 @@ impl Policy {
 impl Around {
     /// Loads a policy file, or an offer with its policy.
     pub fn load(&self, path: &Path) -> anyhow::Result<Policy> {
+        if is_test(path) {
+            bail!("{} is a test file: run it with `counterseal policy test`", path.display());
+        }
         let mut policy = if is_toml(path) { self.of_offer(path)? } else { self.of_policy(path)? };
         if let Some(global) = &self.global {
             policy.global = read(global)?;

@@ -13,6 +13,7 @@ use crate::{
             Anatomy, Coverage, Explanation, Given, Said,
             explain::explain_with,
             given::{self, TABLES},
+            on_deep_stack,
             tree::{self, At, Item, Value as Toml, Wrong},
             written,
         },
@@ -250,7 +251,7 @@ pub fn run(slice: &Slice, columns: &Columns, cases: &[Case]) -> Result<(Vec<Case
     let mut coverage = Coverage::new(&anatomies);
     let mut results = Vec::new();
     for case in cases {
-        coverage.see(slice, &anatomies, &case.given.facts);
+        on_deep_stack(|| coverage.see(slice, &anatomies, &case.given.facts))?;
         let decision = decided(slice, columns, &case.given);
         let differences = differences(&case.expected, &decision);
         results.push(CaseResult {

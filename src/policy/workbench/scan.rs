@@ -34,6 +34,21 @@ pub(super) fn clauses(text: &str) -> Vec<Clause> {
     found
 }
 
+/// Where a policy stands in a file, from this byte on: the whole statement is its text, not a part of one or a comment.
+pub(super) fn place_of(written: &str, text: &str, from: usize) -> Option<usize> {
+    let mut start = None;
+    for mark in marks(text) {
+        let first = *start.get_or_insert(mark.span.start);
+        if mark.depth == 0 && &text[mark.span.clone()] == ";" {
+            if first >= from && text[first..mark.span.end] == *written {
+                return Some(first);
+            }
+            start = None;
+        }
+    }
+    None
+}
+
 /// A piece of text on one line, without comments.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
@@ -145,6 +160,16 @@ mod tests {
             .into_iter()
             .map(|clause| (clause.unless, clause.parts.into_iter().map(|part| one_line(&text[part])).collect()))
             .collect()
+    }
+
+    #[test]
+    fn a_policy_is_found_where_it_stands_alone() {
+        let policy = "permit (principal, action, resource);";
+        let text = format!("// {policy}\n@id(\"a;\") {policy}\n{policy} {policy}");
+        let first = place_of(policy, &text, 0).unwrap();
+        assert_eq!(text[..first].matches('\n').count(), 2);
+        let second = place_of(policy, &text, first + 1).unwrap();
+        assert_eq!((second, place_of(policy, &text, second + 1)), (text.len() - policy.len(), None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Checked, Finding, Level, compile};
 use crate::policy::{
     PolicyError, PolicySource, bounds,
     problem::{explained, line_column, offset},
-    workbench::{Said, on_deep_stack},
+    workbench::{Said, on_deep_stack, scan},
 };
 
 /// What is wrong with policies and floors: each policy is compiled by itself, at its own place.
@@ -71,9 +71,11 @@ fn of_source<'a>(
     }
     let mut in_order: Vec<&Policy> = set.policies().collect();
     in_order.sort_by_key(|policy| number_of(policy));
+    let mut cursor = 0;
     for policy in in_order {
         let written = policy.to_string();
-        let start = text.find(&written).unwrap_or(0);
+        let start = scan::place_of(&written, text, cursor).unwrap_or(0);
+        cursor = start + 1;
         let id = policy.annotation("id").filter(|id| !id.is_empty()).map(str::to_owned);
         if let Some(id) = &id
             && let Some((first, line)) = ids.insert(id.clone(), (name.to_owned(), line_column(text, start).0))
@@ -143,6 +145,12 @@ fn finding(error: &PolicyError, source: PolicySource<'_>, start: usize) -> Findi
     };
     let place = match error {
         PolicyError::Syntax { line, column, .. } | PolicyError::Invalid { line, column, .. } => (*line, *column),
+        // the annotation's own line, where it is about one
+        PolicyError::Obligation { place, .. } => {
+            let key = place.rsplit("`@").next().and_then(|key| key.strip_suffix('`'));
+            let at = key.and_then(|key| source.text.get(start..)?.find(&format!("@{key}")));
+            line_column(source.text, start + at.unwrap_or(0))
+        }
         _ => line_column(source.text, start),
     };
     // the place and the policy are said beside it

@@ -15,7 +15,7 @@ use crate::{
         Column, ColumnKind, Columns, FilterError, ObligationError, PolicyError, PolicySource, Slice,
         problem::line_column,
         slice::Compiled,
-        workbench::{Anatomy, Said, on_deep_stack},
+        workbench::{Anatomy, Said, on_deep_stack, scan},
     },
     time::Timestamp,
 };
@@ -140,7 +140,7 @@ fn lints(checked: &Checked<'_>, slice: &Slice, columns: &Columns) -> Result<Vec<
     for (id, compiled) in &slice.policies {
         let policy = slice.set.policy(&cedar_policy::PolicyId::new(id)).ok_or_else(|| format!("no policy `{id}`"))?;
         let anatomy = Anatomy::read(id, policy)?;
-        let at = |source: &PolicySource<'_>| source.text.find(&anatomy.text);
+        let at = |source: &PolicySource<'_>| scan::place_of(&anatomy.text, source.text, 0);
         let (file, text, start) = match (at(&checked.own), at(&checked.global)) {
             (Some(start), _) => (checked.own.name, checked.own.text, start),
             (None, Some(start)) => (checked.global.name, checked.global.text, start),

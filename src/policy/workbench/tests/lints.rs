@@ -294,7 +294,7 @@ fn without_columns_the_form_is_checked_and_that_is_said() {
         "",
     );
     let codes = |text: &str| found_in(text, "", "", None).into_iter().map(|finding| finding.code).collect::<Vec<_>>();
-    assert_eq!(codes(&text), ["rule-on-removed", "columns-unknown"]);
+    assert_eq!(codes(&text), ["rule-on-removed", "rule-on-removed", "columns-unknown"]);
     assert_eq!(codes(&release("a", "@during(\"hush(any)\")", "")), ["obligation"]);
     assert!(codes(&release("a", "", "")).is_empty(), "no column is named");
 }
