@@ -19,6 +19,8 @@ mod odrl;
 mod parse;
 mod phase;
 mod problem;
+#[cfg(feature = "prove")]
+pub mod prove;
 mod request;
 mod slice;
 mod syntax;

@@ -286,10 +286,14 @@ impl PolicySource<'_> {
     }
 }
 
+/// The schema that ships, compiled.
+pub(super) fn schema() -> Result<&'static Schema, PolicyError> {
+    COMPILED.as_ref().map_err(|error| PolicyError::Schema(error.clone()))
+}
+
 /// Strict validation. Warnings count: a policy that can never apply protects or permits nothing.
 pub(super) fn validate(set: &PolicySet, origin: &HashMap<String, PolicySource<'_>>) -> Result<(), PolicyError> {
-    let schema = COMPILED.as_ref().map_err(|error| PolicyError::Schema(error.clone()))?;
-    let result = Validator::new(schema.clone()).validate(set, ValidationMode::Strict);
+    let result = Validator::new(schema()?.clone()).validate(set, ValidationMode::Strict);
     let problems = result
         .validation_errors()
         .map(|error| (false, offset(error), error.policy_id().to_string(), explained(error)))
