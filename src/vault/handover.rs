@@ -313,6 +313,25 @@ mod tests {
         }
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stop_ends_a_request_that_nobody_reads() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let stop = Arc::new(Stop::default());
+        let plain = to_stream(stop.clone(), endless);
+        let sent = tokio::spawn({
+            let stop = stop.clone();
+            async move { to_address(&url, Method::Post, 1 << 40, stop, plain).await }
+        });
+        let (_open, _) = tokio::task::spawn_blocking(move || listener.accept().unwrap()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!sent.is_finished());
+        let begun = std::time::Instant::now();
+        stop.now(Refusal::new("agreement-revoked", "it was revoked"));
+        assert!(sent.await.unwrap().unwrap_err().is("agreement-revoked"));
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
     #[test]
     fn a_file_is_readable_by_us_alone_and_a_stopped_one_is_not_left() {
         let folder = tempfile::tempdir().unwrap();

@@ -13,9 +13,9 @@ use counterseal::{
     error::Refusal,
     exchange::{Handed, Handing, HandoverState, Registration, UseRequest},
     id::AgreementId,
-    receipt::{Filter, Kind, PartnerHalf, list},
+    receipt::{Commit, Filter, Kind, PartnerHalf, list},
     time::{Clock as _, ManualClock, SystemClock},
-    vault::{Application, CopyState, Way},
+    vault::{Application, CopyRow, CopyState, Way, key},
 };
 
 use crate::{
@@ -360,6 +360,17 @@ async fn a_use_is_decided_on_what_is_really_in_the_copy() {
     // the window is that of the copy: a fresh one has its own
     consumer.fetch(wanted(&agreement)).await.unwrap();
     read(&consumer, &asks("read", None)).await.unwrap();
+    // a copy that came before this was kept is looked into at its first use
+    let mut copies = consumer.node.exchange.all_copies().await.unwrap();
+    copies.sort_by_key(|copy| copy.begun);
+    let newest = copies.pop().unwrap();
+    let mut commit = Commit::new();
+    commit.put_blind(key(&newest.id), &CopyRow { contents: None, ..newest.clone() }).unwrap();
+    consumer.node.exchange.committer.commit(commit).await.unwrap();
+    assert_eq!(code(read(&consumer, &asks("view", None)).await), "policy-no-permit", "not three records");
+    let seen =
+        consumer.node.exchange.all_copies().await.unwrap().into_iter().find(|copy| copy.id == newest.id).unwrap();
+    assert_eq!(seen.contents.unwrap().records, Some(2));
     // four records were read by now, whatever the agreement
     let again = consumer.agree(&provider).await;
     consumer.fetch(wanted(&again)).await.unwrap();

@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use counterseal::{
     cli::data_folder,
+    evidence::{Scope, verify},
     exchange::{DerivedRequest, Handed, Handing, NegotiationRequest, UseRequest},
     id::{AgreementId, DatasetId},
     receipt::Kind,
@@ -13,6 +14,7 @@ use counterseal::{
 
 use crate::{
     applications::{asks, halves, read},
+    evidence::trust,
     locks::{Actor, start, wanted},
 };
 
@@ -264,4 +266,24 @@ async fn what_a_parent_does_not_let_go_onward_is_not_offered() {
     scene.register().await.unwrap();
     assert_eq!(offer_onward(&scene).await.unwrap_err(), "policy-forbids");
     assert!(scene.consumer.node.exchange.offers.get(&"onward".parse().unwrap()).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_on_derived_data_can_be_decided_again_from_the_receipts() {
+    let folder = tempfile::tempdir().unwrap();
+    let second = format!(
+        "{USES}\n@id(\"marked\") forbid (principal, action, resource) when {{ resource.parents.contains(\"z\") }};"
+    );
+    let scene = scene(folder.path(), clock(), USES, &second).await;
+    scene.register().await.unwrap();
+    scene.read().await.unwrap();
+    let sales = UseRequest { of: "rates".into(), purpose: "sales".into(), ..asks("read", None) };
+    read(&scene.consumer, &sales).await.unwrap_err();
+    for of in ["rates", "a"] {
+        let gone = UseRequest { of: of.into(), ..asks("delete", None) };
+        scene.consumer.node.exchange.hand_over(&gone, &Handing::default()).await.unwrap();
+    }
+    let bundle = scene.consumer.node.exchange.export(Scope::default(), true).await.unwrap();
+    let verdict = verify(&bundle, &trust(&[&scene.one, &scene.two, &scene.consumer]));
+    assert!(verdict.holds() && verdict.not_replayed == 0 && verdict.replayed >= 6, "{verdict:?}");
 }

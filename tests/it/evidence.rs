@@ -20,7 +20,7 @@ const TWICE: &str = "@id(\"see\") permit (principal, action in [Action::\"discov
 @id(\"twice\") @during(\"band(age, 10)\") permit (principal, action == Action::\"release\", resource) when { context.count < 2 && context.purpose == \"research\" };
 @id(\"read\") permit (principal, action == Action::\"read\", resource) when { context.count < 2 };";
 
-fn trust(actors: &[&Actor]) -> Trust {
+pub fn trust(actors: &[&Actor]) -> Trust {
     let mut trust = Trust::default();
     for actor in actors {
         trust.add(&actor.node.exchange.invitation()).unwrap();

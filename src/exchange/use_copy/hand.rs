@@ -1,7 +1,7 @@
 //! Handing over: what happens to the plaintext once a use was decided.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,12 +15,12 @@ use crate::{
     error::Refusal,
     exchange::{
         Exchange, Handing, UseRequest, Used, refuse, retry,
-        use_copy::{How, Target, destroyed, use_action, watch::Watch, without_stream},
+        use_copy::{How, Target, decide::Decided, destroyed, use_action, watch::Watch, without_stream},
     },
     id::{CopyId, DatasetId, ReceiptId},
     policy::UseAction,
     time::Timestamp,
-    vault::{self, Application, Stop, Way},
+    vault::{self, Application, Feed, Method, Plain, Stop, Way},
 };
 
 /// How many uses through applications are remembered after they ended.
@@ -174,72 +174,19 @@ impl Exchange {
         let decided = retry!(self.use_once(&target, &how))?;
         self.post();
         self.keep_time(&watch.stop, target.by_agreement().into_keys().collect());
-        let (Some(copy), Some(dataset)) = (target.id().cloned(), target.dataset().cloned()) else {
-            return Err(destroyed());
-        };
+        let given = Given::new(&target, decided, watch)?;
         let feed = self.feed(&target)?;
-        let (number, length, stop) = (decided.number, target.bytes(), watch.stop.clone());
         let Some(application) = application else {
-            let data = vault::to_stream(stop, feed).keeping(watch);
-            return Ok(Handed::Stream(Used { copy, dataset, number, length, handover: None, data }));
+            let stop = given.watch.stop.clone();
+            return Ok(Handed::Stream(given.stream(vault::to_stream(stop, feed))));
         };
-        let entry = self.open_uses.handovers.begin(Handover {
-            id: decided.receipt.clone(),
-            number,
-            application: application.name.clone(),
-            kind: application.kind(),
-            dataset: dataset.clone(),
-            state: HandoverState::Running,
-            exit_code: None,
-            status: None,
-            path: None,
-            until: None,
-            problem: None,
-        });
-        match &application.way {
-            Way::Pipe { command } => {
-                let started = vault::to_pipe(command, handing.quiet, stop, feed);
-                let (data, end) =
-                    started.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))?;
-                tokio::spawn(async move {
-                    let ended = end.await;
-                    // whatever it still computes counts as the use
-                    drop(watch);
-                    entry.end(|view| match ended {
-                        Ok(ended) => (view.exit_code, view.problem) = (ended.exit, ended.problem),
-                        Err(_) => view.problem = Some(Refusal::new("application-failed", "the application was lost")),
-                    });
-                });
-                Ok(Handed::Stream(Used { copy, dataset, number, length, handover: Some(decided.receipt), data }))
-            }
-            Way::File { path } => {
-                let (folder, name) =
-                    (path.clone(), decided.receipt.as_str().rsplit(':').next().unwrap_or_default().to_owned());
-                let written = tokio::task::spawn_blocking({
-                    let (name, stop) = (format!("{name}.data"), stop.clone());
-                    move || vault::to_file(&folder, &name, stop, feed)
-                })
-                .await
-                .map_err(refuse("internal"))
-                .and_then(|written| written);
-                let path = written.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))?;
-                let keep = Duration::from_secs(handing.keep_seconds);
-                let until = self.clock.now().plus(keep);
-                entry.view.send_modify(|view| (view.path, view.until) = (Some(path.clone()), Some(until)));
-                tokio::spawn(keep_file(entry.clone(), path, keep, watch));
-                Ok(Handed::Over(entry.view.borrow().clone()))
-            }
-            Way::Http { url, method } => {
-                let plain = vault::to_stream(stop.clone(), feed);
-                let answered = vault::to_address(url, *method, length, stop, plain).await;
-                drop(watch);
-                entry.end(|view| match &answered {
-                    Ok(status) => view.status = Some(*status),
-                    Err(refusal) => view.problem = Some(refusal.clone()),
-                });
-                answered.map(|_| Handed::Over(entry.view.borrow().clone()))
-            }
-        }
+        let entry = self.open_uses.handovers.begin(given.view(&application));
+        let done = match &application.way {
+            Way::Pipe { command } => given.on_pipe(command, handing.quiet, feed, &entry),
+            Way::File { path } => given.as_file(path, handing.keep_seconds, self.clock.now(), feed, &entry).await,
+            Way::Http { url, method } => given.by_request(url, *method, feed, &entry).await,
+        };
+        done.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))
     }
 
     /// A use through an application; waits a moment for its end.
@@ -278,6 +225,100 @@ impl Exchange {
             Some(copy) => self.deny_use(&self.agreement(&copy.agreement).await?.1, copy, &how, None, refusal).await,
             None => Err(refusal),
         }
+    }
+}
+
+/// A use that was decided and recorded: what there is to hand over.
+struct Given {
+    receipt: ReceiptId,
+    number: u64,
+    copy: CopyId,
+    dataset: DatasetId,
+    length: u64,
+    watch: Watch,
+}
+
+impl Given {
+    fn new(target: &Target, decided: Decided, watch: Watch) -> Result<Self, Refusal> {
+        Ok(Self {
+            receipt: decided.receipt,
+            number: decided.number,
+            copy: target.id().ok_or_else(destroyed)?.clone(),
+            dataset: target.dataset().ok_or_else(destroyed)?.clone(),
+            length: target.bytes(),
+            watch,
+        })
+    }
+
+    fn view(&self, application: &Application) -> Handover {
+        Handover {
+            id: self.receipt.clone(),
+            number: self.number,
+            application: application.name.clone(),
+            kind: application.kind(),
+            dataset: self.dataset.clone(),
+            state: HandoverState::Running,
+            exit_code: None,
+            status: None,
+            path: None,
+            until: None,
+            problem: None,
+        }
+    }
+
+    /// The plaintext itself; it is watched for as long as it is read.
+    fn stream(self, plain: Plain) -> Used {
+        let Self { number, copy, dataset, length, watch, .. } = self;
+        Used { copy, dataset, number, length, handover: None, data: plain.keeping(watch) }
+    }
+
+    /// What the application makes of it. Watched until the application has ended: what it still computes is the use.
+    fn on_pipe(self, command: &[String], quiet: bool, feed: impl Feed, entry: &Arc<Entry>) -> Result<Handed, Refusal> {
+        let Self { receipt, number, copy, dataset, length, watch } = self;
+        let (data, end) = vault::to_pipe(command, quiet, watch.stop.clone(), feed)?;
+        let entry = entry.clone();
+        tokio::spawn(async move {
+            let ended = end.await;
+            drop(watch);
+            entry.end(|view| match ended {
+                Ok(ended) => (view.exit_code, view.problem) = (ended.exit, ended.problem),
+                Err(_) => view.problem = Some(Refusal::new("application-failed", "the application was lost")),
+            });
+        });
+        Ok(Handed::Stream(Used { copy, dataset, number, length, handover: Some(receipt), data }))
+    }
+
+    async fn as_file(
+        self,
+        folder: &Path,
+        keep_seconds: u64,
+        now: Timestamp,
+        feed: impl Feed,
+        entry: &Arc<Entry>,
+    ) -> Result<Handed, Refusal> {
+        let name = format!("{}.data", self.receipt.as_str().rsplit(':').next().unwrap_or_default());
+        let (folder, stop) = (folder.to_owned(), self.watch.stop.clone());
+        let path = tokio::task::spawn_blocking(move || vault::to_file(&folder, &name, stop, feed))
+            .await
+            .map_err(refuse("internal"))??;
+        let keep = Duration::from_secs(keep_seconds);
+        entry.view.send_modify(|view| (view.path, view.until) = (Some(path.clone()), Some(now.plus(keep))));
+        tokio::spawn(keep_file(entry.clone(), path, keep, self.watch));
+        Ok(Handed::Over(entry.view.borrow().clone()))
+    }
+
+    async fn by_request(
+        self,
+        url: &str,
+        method: Method,
+        feed: impl Feed,
+        entry: &Arc<Entry>,
+    ) -> Result<Handed, Refusal> {
+        let stop = self.watch.stop.clone();
+        let plain = vault::to_stream(stop.clone(), feed);
+        let status = vault::to_address(url, method, self.length, stop, plain).await?;
+        entry.end(|view| view.status = Some(status));
+        Ok(Handed::Over(entry.view.borrow().clone()))
     }
 }
 
