@@ -1,7 +1,7 @@
 //! The commands, one file each; what a terminal shows.
 //!
-//! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor`, `key` and
-//! `receipt verify|match` run alone. Results go to standard output, everything else to standard error.
+//! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor`, `key`,
+//! `policy` and `receipt verify|match` run alone. Results go to standard output, everything else to standard error.
 
 mod backup;
 mod client;
@@ -13,6 +13,7 @@ mod init;
 mod key;
 mod output;
 mod pending;
+mod policy;
 mod receipt;
 mod remote;
 mod serve;
@@ -68,6 +69,9 @@ enum Command {
     Catalog(remote::Catalog),
     /// Agree with a partner on a dataset of its catalog.
     Negotiate(remote::Negotiate),
+    /// Policies: new. Runs alone.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Follow what happens to negotiations and transfers.
     Events(events::Events),
     /// Steps that wait for a person: list them, take one.
@@ -172,6 +176,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&home, args).await.map(|()| done),
         Command::Demo(args) => demo::run(args, &out).await,
         Command::Key(command) => key::run(&home, command, &out).map(|()| done),
+        Command::Policy(command) => policy::run(command, &out),
         Command::Doctor => doctor::run(&home, &out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "counterseal", &mut std::io::stdout());

@@ -89,7 +89,7 @@ pub(super) fn check(text: &str) -> Result<(), OutOfBounds> {
 }
 
 /// Control characters but the usual white space, and what changes the direction of text.
-fn invisible(c: char) -> bool {
+pub(super) fn invisible(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

@@ -20,6 +20,7 @@ mod problem;
 mod request;
 mod slice;
 mod syntax;
+pub mod template;
 mod value;
 
 pub use self::{

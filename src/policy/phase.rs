@@ -219,7 +219,7 @@ fn known(name: &str, names: &[&'static str]) -> Result<&'static str, ObligationE
 }
 
 /// ISO 8601 durations of a fixed length. Years and months have none: a duty must fall due at the same time for both.
-fn duration(name: &'static str, text: &str) -> Result<Duration, ObligationError> {
+pub(super) fn duration(name: &'static str, text: &str) -> Result<Duration, ObligationError> {
     let wrong = |range| ObligationError::Range { name, value: harmless(text), range };
     let parsed = iso8601::duration(text).map_err(|_| wrong("an ISO 8601 duration, such as P90D or PT12H"))?;
     if let iso8601::Duration::YMDHMS { year, month, .. } = parsed

@@ -18,6 +18,7 @@ mod people;
 mod refusals;
 mod restore;
 mod streams;
+mod templates;
 mod threats;
 mod vocabulary;
 mod witness;
