@@ -107,6 +107,11 @@ impl Action {
         }
     }
 
+    /// Whether it waits for what has to be done first: nothing leaves by a discovery or a negotiation.
+    pub const fn waits(self) -> bool {
+        matches!(self, Self::Release | Self::Use(_))
+    }
+
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         [Self::Discover, Self::Negotiate, Self::Release].into_iter().chain(UseAction::ALL.into_iter().map(Self::Use))

@@ -8,7 +8,7 @@ use crate::{
     error::Refusal,
     id::Sha256,
     policy::{
-        Action, Before, ContextFact, Duties, Facts, Obligations, Slice, Value, phase, request,
+        Before, ContextFact, Duties, Facts, Obligations, Slice, Value, phase, request,
         slice::{Compiled, schema_sha256},
     },
 };
@@ -94,8 +94,7 @@ impl Slice {
         }
         context.sort_unstable_by_key(|(fact, _)| fact.name());
         // what has been done for it is part of a request only where something is demanded
-        let demands =
-            facts.action != Action::Discover && self.policies.values().any(|policy| !policy.before.is_empty());
+        let demands = facts.action.waits() && self.policies.values().any(|policy| !policy.before.is_empty());
         let request = request::canonical(facts, &context, demands);
         let (mut verdict, policies, mut reason) = match request {
             Some(_) => self.judge(facts, &context, &missing),

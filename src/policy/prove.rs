@@ -17,14 +17,11 @@ mod found;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    path::PathBuf,
-    str::FromStr as _,
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, str::FromStr as _, thread, time::Duration};
 
-use cedar_policy::{EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, RequestEnv, Schema, ValidationMode, Validator};
+use cedar_policy::{
+    EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, RequestEnv, Schema, ValidationMode, Validator,
+};
 use cedar_policy_symcc::{
     CedarSymCompiler, CompiledPolicy, CompiledPolicySet,
     err::{Error, SolverError},
@@ -33,11 +30,7 @@ use cedar_policy_symcc::{
 use tokio::process::Command;
 
 pub use self::{case::case, found::Counterexample};
-use crate::policy::{
-    Action, ContextFact, FactKind, PolicyError, Slice, bounds,
-    problem::explained,
-    slice::schema,
-};
+use crate::policy::{Action, ContextFact, FactKind, PolicyError, Slice, bounds, problem::explained, slice::schema};
 
 /// Where the solver is, and how long it may think about one question.
 #[derive(Clone, Debug)]
@@ -91,7 +84,12 @@ pub enum ProveError {
 ///
 /// # Errors
 /// A condition that isn't one, or no solver.
-pub fn never(slice: &Slice, condition: &str, actions: &[Action], solver: &Solver) -> Result<Vec<(Action, Answer)>, ProveError> {
+pub fn never(
+    slice: &Slice,
+    condition: &str,
+    actions: &[Action],
+    solver: &Solver,
+) -> Result<Vec<(Action, Answer)>, ProveError> {
     on_thread(|| {
         let world = World::new(&[slice], condition)?;
         let asked = world.permit_when(condition)?;
@@ -107,7 +105,12 @@ pub fn never(slice: &Slice, condition: &str, actions: &[Action], solver: &Solver
 ///
 /// # Errors
 /// As for [`never`].
-pub fn always(slice: &Slice, condition: &str, actions: &[Action], solver: &Solver) -> Result<Vec<(Action, Answer)>, ProveError> {
+pub fn always(
+    slice: &Slice,
+    condition: &str,
+    actions: &[Action],
+    solver: &Solver,
+) -> Result<Vec<(Action, Answer)>, ProveError> {
     on_thread(|| {
         let world = World::new(&[slice], condition)?;
         let asked = world.permit_when(condition)?;
@@ -139,7 +142,9 @@ pub fn diff(old: &Slice, new: &Slice, actions: &[Action], solver: &Solver) -> Re
                 }
                 let sets = (asking.compile(&in_world[wide], action)?, asking.compile(&both[narrow].set, action)?);
                 let env = asking.solver.check_implies_with_counterexample_opt(&sets.0, &sets.1).await?;
-                Ok(found::shown(env, action, &both, |decisions| decisions[wide].permits() && !decisions[narrow].permits()))
+                Ok(found::shown(env, action, &both, |decisions| {
+                    decisions[wide].permits() && !decisions[narrow].permits()
+                }))
             })
         };
         let (more, less) = (direction(1, 0)?, direction(0, 1)?);
@@ -164,7 +169,8 @@ pub fn unreachable(slice: &Slice, solver: &Solver) -> Result<Vec<(String, Answer
             let mut answer = Answer::Proven;
             for action in actions {
                 let (_, one) = each(&[action], solver, async |asking, action| {
-                    let (alone, asked) = (asking.compile(&alone, action)?, asking.compile(&world.everything()?, action)?);
+                    let (alone, asked) =
+                        (asking.compile(&alone, action)?, asking.compile(&world.everything()?, action)?);
                     let env = asking.solver.check_disjoint_with_counterexample_opt(&alone, &asked).await?;
                     Ok(found::shown(env, action, &[slice], |_| true))
                 })?
@@ -276,11 +282,13 @@ struct World {
 impl World {
     fn new(slices: &[&Slice], condition: &str) -> Result<Self, ProveError> {
         schema()?;
-        let texts: Vec<String> =
-            slices.iter().flat_map(|slice| slice.policies.keys().filter_map(|id| slice.policy(id))).map(ToString::to_string).collect();
-        let spoken_of = |fact: &ContextFact| {
-            condition.contains(fact.name()) || texts.iter().any(|text| text.contains(fact.name()))
-        };
+        let texts: Vec<String> = slices
+            .iter()
+            .flat_map(|slice| slice.policies.keys().filter_map(|id| slice.policy(id)))
+            .map(ToString::to_string)
+            .collect();
+        let spoken_of =
+            |fact: &ContextFact| condition.contains(fact.name()) || texts.iter().any(|text| text.contains(fact.name()));
         let mut parts = vec!["true".to_owned()];
         for fact in ContextFact::ALL.into_iter().filter(spoken_of) {
             let path = format!("context.{}", fact.name());
@@ -314,7 +322,8 @@ impl World {
     fn permit_when(&self, condition: &str) -> Result<PolicySet, ProveError> {
         let wrong = |problem: String| ProveError::Condition(condition.to_owned(), problem);
         bounds::check(condition).map_err(|out| wrong(out.problem))?;
-        let text = format!("permit (principal, action, resource) when {{ {condition}\n}} when {{ {} }};", self.condition);
+        let text =
+            format!("permit (principal, action, resource) when {{ {condition}\n}} when {{ {} }};", self.condition);
         let set = PolicySet::from_str(&text).map_err(|error| wrong(explained(&error)))?;
         let alone = set.policies().count() == 1 && set.templates().next().is_none();
         let conditions = set.policies().next().and_then(|policy| policy.to_json().ok());

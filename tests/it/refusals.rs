@@ -128,7 +128,12 @@ fn what_a_steward_gets_wrong_is_named_and_changes_nothing() {
             "policy-invalid",
             vec!["cohort.cedar:", "porpose"],
         ),
-        ("cohort.cedar", policy.replace("@during", "@before"), "policy-invalid", vec!["@before", "unknown obligation `hash`"]),
+        (
+            "cohort.cedar",
+            policy.replace("@during", "@before"),
+            "policy-invalid",
+            vec!["@before", "unknown obligation `hash`"],
+        ),
         (
             "cohort.cedar",
             policy.replace("hash(id)", "watermark(age)"),

@@ -3,6 +3,8 @@
 mod check;
 mod explain;
 mod files;
+mod new;
+mod odrl;
 mod preview;
 mod releases;
 mod show;
@@ -17,6 +19,8 @@ use crate::cli::output::Output;
 /// The workbench.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
+    /// Begin with a template: a policy, its tests and an offer, with your values in it.
+    New(new::New),
     /// What is wrong with policies, and what is likely not meant.
     Check(check::Check),
     /// Run the test files beside policies, and say what they leave untested.
@@ -29,16 +33,20 @@ pub enum PolicyCommand {
     Preview(preview::Preview),
     /// Whether offers of one dataset tell more together than each alone.
     Releases(releases::Releases),
+    /// To ODRL and back, for partners who speak only that.
+    Odrl(odrl::Odrl),
 }
 
 /// Runs one.
 pub fn run(command: PolicyCommand, out: &Output) -> anyhow::Result<ExitCode> {
     match command {
+        PolicyCommand::New(args) => new::run(args, out),
         PolicyCommand::Check(args) => check::run(args, out),
         PolicyCommand::Test(args) => test::run(args, out),
         PolicyCommand::Explain(args) => explain::run(args, out),
         PolicyCommand::Show(args) => show::run(args, out),
         PolicyCommand::Preview(args) => preview::run(args, out),
         PolicyCommand::Releases(args) => releases::run(args, out),
+        PolicyCommand::Odrl(args) => odrl::run(args, out),
     }
 }

@@ -44,7 +44,13 @@ fn nobody_outside_ever_gets_it() {
     assert_eq!(found.decisions[0].verdict, Verdict::Allow);
     assert_eq!(found.facts.principal.jurisdiction.as_deref(), Some("HK"));
     let case = case("found", &found.facts, &found.decisions[0]);
-    for line in ["action = \"release\"", "jurisdiction = \"HK\"", "expect = \"allow\"", "policies = [\"gba\"]", "timeOfDay = \""] {
+    for line in [
+        "action = \"release\"",
+        "jurisdiction = \"HK\"",
+        "expect = \"allow\"",
+        "policies = [\"gba\"]",
+        "timeOfDay = \"",
+    ] {
         assert!(case.contains(line), "{case}");
     }
     assert!(toml::from_str::<toml::Table>(&case).is_ok(), "{case}");
@@ -138,7 +144,12 @@ fn policies_that_never_apply_are_found() {
 fn a_condition_is_one_condition() {
     let solver = Solver { binary: "/nowhere/cvc5".into(), patience: Duration::from_secs(1) };
     let ask = |condition: &str| never(&slice(GBA), condition, &RELEASE, &solver).unwrap_err().to_string();
-    for condition in ["context.count <", "context.cuont < 3", "true }; permit (principal, action, resource) when { true", "true } unless { false"] {
+    for condition in [
+        "context.count <",
+        "context.cuont < 3",
+        "true }; permit (principal, action, resource) when { true",
+        "true } unless { false",
+    ] {
         assert!(ask(condition).contains("can't be asked about"), "{condition}");
     }
     assert!(ask("true").contains("/nowhere/cvc5 can't be started"), "{}", ask("true"));

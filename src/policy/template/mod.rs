@@ -212,6 +212,14 @@ impl Template {
         self.slots.iter().filter(|slot| slot.default.is_none() && !values.contains_key(&slot.name)).collect()
     }
 
+    /// Whether one of its slots takes a value.
+    ///
+    /// # Errors
+    /// [`TemplateError::Value`], with what it takes.
+    pub fn accepts(&self, slot: &Slot, value: &str) -> Result<(), TemplateError> {
+        slot.read(value, &self.columns).map(|_| ())
+    }
+
     /// Fills the slots.
     ///
     /// # Errors

@@ -232,11 +232,8 @@ struct Inside {
 impl Inside {
     fn look(&mut self, c: char) {
         match (self.quote, c) {
-            (Some(open), c) => {
-                if c == open {
-                    self.quote = None;
-                }
-            }
+            (Some(open), c) if c == open => self.quote = None,
+            (Some(_), _) => {}
             (None, '\'' | '"') => self.quote = Some(c),
             (None, '(') if self.filter > 0 || self.word == "filter" => self.filter += 1,
             (None, ')') => self.filter = self.filter.saturating_sub(1),
