@@ -393,7 +393,8 @@ async fn of_sixty_four_who_race_for_the_last_use_one_gets_it() {
     assert_eq!(consumer.count(Kind::Used).await, 1);
 }
 
-const ENDLESS: &str = "while true; do echo still here; sleep 0.05; done";
+/// Long enough to be stopped, and over by itself: a test that fails leaves nothing behind.
+const ENDLESS: &str = "i=0; while [ $i -lt 400 ]; do echo still here; sleep 0.05; i=$((i + 1)); done";
 
 /// Starts a use that would go on for ever, and waits for its first word.
 async fn endless(consumer: &Actor) -> counterseal::exchange::Used {
@@ -466,7 +467,7 @@ async fn an_application_does_not_outlive_the_connector_that_feeds_it() {
     let folder = tempfile::tempdir().unwrap();
     let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
     let marker = folder.path().join("marker");
-    let script = format!("while true; do date > {}; sleep 0.05; done", marker.display());
+    let script = format!("i=0; while [ $i -lt 400 ]; do date > {}; sleep 0.05; i=$((i + 1)); done", marker.display());
     register(&consumer, application("endless", sh(&script))).await;
     let _used = consumer.node.exchange.use_copy(&asks("read", Some("endless"))).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -183,7 +183,7 @@ impl Exchange {
         let entry = self.open_uses.handovers.begin(given.view(&application));
         let done = match &application.way {
             Way::Pipe { command } => given.on_pipe(command, handing.quiet, feed, &entry),
-            Way::File { path } => given.as_file(path, handing.keep_seconds, self.clock.now(), feed, &entry).await,
+            Way::File { path } => given.in_file(path, handing.keep_seconds, self.clock.now(), feed, &entry).await,
             Way::Http { url, method } => given.by_request(url, *method, feed, &entry).await,
         };
         done.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))
@@ -288,7 +288,7 @@ impl Given {
         Ok(Handed::Stream(Used { copy, dataset, number, length, handover: Some(receipt), data }))
     }
 
-    async fn as_file(
+    async fn in_file(
         self,
         folder: &Path,
         keep_seconds: u64,
