@@ -12,19 +12,19 @@
 //! A missing fact refuses too, so that "always" means: always when every fact is known. What connectors never say (counts
 //! below zero, an eighth day of the week, times before 2000 or after 2199) is left out of consideration.
 
+#![allow(clippy::result_large_err, reason = "the symbolic compiler's own error is large")]
+
 mod case;
+mod demands;
 mod found;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    path::PathBuf,
-    str::FromStr as _,
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, str::FromStr as _, thread, time::Duration};
 
-use cedar_policy::{EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, RequestEnv, Schema, ValidationMode, Validator};
+use cedar_policy::{
+    EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, RequestEnv, Schema, ValidationMode, Validator,
+};
 use cedar_policy_symcc::{
     CedarSymCompiler, CompiledPolicy, CompiledPolicySet,
     err::{Error, SolverError},
@@ -32,12 +32,12 @@ use cedar_policy_symcc::{
 };
 use tokio::process::Command;
 
-pub use self::{case::case, found::Counterexample};
-use crate::policy::{
-    Action, ContextFact, FactKind, PolicyError, Slice, bounds,
-    problem::explained,
-    slice::schema,
+pub use self::{
+    case::case,
+    demands::{Loosened, loosened},
+    found::Counterexample,
 };
+use crate::policy::{Action, ContextFact, FactKind, PolicyError, Slice, bounds, problem::explained, slice::schema};
 
 /// Where the solver is, and how long it may think about one question.
 #[derive(Clone, Debug)]
@@ -91,11 +91,19 @@ pub enum ProveError {
 ///
 /// # Errors
 /// A condition that isn't one, or no solver.
-pub fn never(slice: &Slice, condition: &str, actions: &[Action], solver: &Solver) -> Result<Vec<(Action, Answer)>, ProveError> {
+pub fn never(
+    slice: &Slice,
+    condition: &str,
+    actions: &[Action],
+    solver: &Solver,
+) -> Result<Vec<(Action, Answer)>, ProveError> {
     on_thread(|| {
         let world = World::new(&[slice], condition)?;
         let asked = world.permit_when(condition)?;
         each(actions, solver, async |asking, action| {
+            if asking.fails(&world, &asked, action).await?.is_some() {
+                return Ok(Answer::Unknown(FAILING.into()));
+            }
             let (ours, asked) = (asking.compile(&slice.set, action)?, asking.compile(&asked, action)?);
             let env = asking.solver.check_disjoint_with_counterexample_opt(&ours, &asked).await?;
             Ok(found::shown(env, action, &[slice], |decisions| decisions[0].permits()))
@@ -107,13 +115,21 @@ pub fn never(slice: &Slice, condition: &str, actions: &[Action], solver: &Solver
 ///
 /// # Errors
 /// As for [`never`].
-pub fn always(slice: &Slice, condition: &str, actions: &[Action], solver: &Solver) -> Result<Vec<(Action, Answer)>, ProveError> {
+pub fn always(
+    slice: &Slice,
+    condition: &str,
+    actions: &[Action],
+    solver: &Solver,
+) -> Result<Vec<(Action, Answer)>, ProveError> {
     on_thread(|| {
         let world = World::new(&[slice], condition)?;
         let asked = world.permit_when(condition)?;
         each(actions, solver, async |asking, action| {
-            if let Some(unknown) = asking.may_err(slice, action).await? {
-                return Ok(unknown);
+            if asking.fails(&world, &asked, action).await?.is_some() {
+                return Ok(Answer::Unknown(FAILING.into()));
+            }
+            if let Some(policy) = asking.fails(&world, &slice.set, action).await? {
+                return Ok(failing(&policy));
             }
             let (ours, asked) = (asking.compile(&slice.set, action)?, asking.compile(&asked, action)?);
             let env = asking.solver.check_implies_with_counterexample_opt(&asked, &ours).await?;
@@ -132,14 +148,16 @@ pub fn diff(old: &Slice, new: &Slice, actions: &[Action], solver: &Solver) -> Re
         let world = World::new(&both, "")?;
         let in_world = [world.with(&old.set)?, world.with(&new.set)?];
         let direction = |wide: usize, narrow: usize| {
-            let in_world = &in_world;
+            let (world, in_world) = (&world, &in_world);
             each(actions, solver, async move |asking, action| {
-                if let Some(unknown) = asking.may_err(both[narrow], action).await? {
-                    return Ok(unknown);
+                if let Some(policy) = asking.fails(world, &both[narrow].set, action).await? {
+                    return Ok(failing(&policy));
                 }
                 let sets = (asking.compile(&in_world[wide], action)?, asking.compile(&both[narrow].set, action)?);
                 let env = asking.solver.check_implies_with_counterexample_opt(&sets.0, &sets.1).await?;
-                Ok(found::shown(env, action, &both, |decisions| decisions[wide].permits() && !decisions[narrow].permits()))
+                Ok(found::shown(env, action, &both, |decisions| {
+                    decisions[wide].permits() && !decisions[narrow].permits()
+                }))
             })
         };
         let (more, less) = (direction(1, 0)?, direction(0, 1)?);
@@ -164,13 +182,17 @@ pub fn unreachable(slice: &Slice, solver: &Solver) -> Result<Vec<(String, Answer
             let mut answer = Answer::Proven;
             for action in actions {
                 let (_, one) = each(&[action], solver, async |asking, action| {
-                    let (alone, asked) = (asking.compile(&alone, action)?, asking.compile(&world.everything()?, action)?);
+                    let (alone, asked) =
+                        (asking.compile(&alone, action)?, asking.compile(&world.everything()?, action)?);
                     let env = asking.solver.check_disjoint_with_counterexample_opt(&alone, &asked).await?;
                     Ok(found::shown(env, action, &[slice], |_| true))
                 })?
                 .remove(0);
+                let applies = matches!(one, Answer::Counterexample(_));
                 if !matches!(one, Answer::Proven) {
                     answer = one;
+                }
+                if applies {
                     break;
                 }
             }
@@ -241,20 +263,26 @@ impl Asking {
         CompiledPolicySet::compile(set, &environment(action)?, known_schema()?)
     }
 
-    /// Whether a policy of this slice may err, for this action: then Cedar's allow is not ours.
-    async fn may_err(&mut self, slice: &Slice, action: Action) -> Result<Option<Answer>, Error> {
-        for id in slice.policies.iter().filter(|(_, policy)| policy.actions.contains(&action)).map(|(id, _)| id) {
-            let Some(policy) = slice.policy(id) else { continue };
-            let compiled = CompiledPolicy::compile(policy, &environment(action)?, known_schema()?)?;
+    /// A policy that may fail on something that connectors say, for this action: then Cedar's allow is not ours.
+    async fn fails(&mut self, world: &World, set: &PolicySet, action: Action) -> Result<Option<String>, Error> {
+        for policy in set.policies() {
+            let guarded = world.guarded(policy).map_err(|error| Error::ActionNotInSchema(error.to_string()))?;
+            let compiled = CompiledPolicy::compile(&guarded, &environment(action)?, known_schema()?)?;
             if !self.solver.check_never_errors_opt(&compiled).await? {
-                return Ok(Some(Answer::Unknown(format!(
-                    "policy `{id}` can fail (a number that overflows), and nothing is allowed then, which can't be weighed \
-                     here; compare without computing, or bound the numbers first"
-                ))));
+                return Ok(Some(policy.id().to_string()));
             }
         }
         Ok(None)
     }
+}
+
+const FAILING: &str = "the condition itself can fail (a number that overflows); compare without computing";
+
+fn failing(policy: &str) -> Answer {
+    Answer::Unknown(format!(
+        "policy `{policy}` can fail (a number that overflows), and nothing is allowed then, which can't be weighed here; \
+         compare without computing, or bound the numbers first"
+    ))
 }
 
 fn known_schema() -> Result<&'static Schema, Error> {
@@ -276,11 +304,13 @@ struct World {
 impl World {
     fn new(slices: &[&Slice], condition: &str) -> Result<Self, ProveError> {
         schema()?;
-        let texts: Vec<String> =
-            slices.iter().flat_map(|slice| slice.policies.keys().filter_map(|id| slice.policy(id))).map(ToString::to_string).collect();
-        let spoken_of = |fact: &ContextFact| {
-            condition.contains(fact.name()) || texts.iter().any(|text| text.contains(fact.name()))
-        };
+        let texts: Vec<String> = slices
+            .iter()
+            .flat_map(|slice| slice.policies.keys().filter_map(|id| slice.policy(id)))
+            .map(ToString::to_string)
+            .collect();
+        let spoken_of =
+            |fact: &ContextFact| condition.contains(fact.name()) || texts.iter().any(|text| text.contains(fact.name()));
         let mut parts = vec!["true".to_owned()];
         for fact in ContextFact::ALL.into_iter().filter(spoken_of) {
             let path = format!("context.{}", fact.name());
@@ -314,7 +344,8 @@ impl World {
     fn permit_when(&self, condition: &str) -> Result<PolicySet, ProveError> {
         let wrong = |problem: String| ProveError::Condition(condition.to_owned(), problem);
         bounds::check(condition).map_err(|out| wrong(out.problem))?;
-        let text = format!("permit (principal, action, resource) when {{ {condition}\n}} when {{ {} }};", self.condition);
+        let text =
+            format!("permit (principal, action, resource) when {{ {} }} when {{ {condition}\n}};", self.condition);
         let set = PolicySet::from_str(&text).map_err(|error| wrong(explained(&error)))?;
         let alone = set.policies().count() == 1 && set.templates().next().is_none();
         let conditions = set.policies().next().and_then(|policy| policy.to_json().ok());
@@ -339,6 +370,19 @@ impl World {
         est["effect"] = "permit".into();
         let policy = Policy::from_json(None, est).map_err(|error| failed(error.to_string()))?;
         PolicySet::from_policies([policy]).map_err(|error| failed(error.to_string()))
+    }
+
+    /// This policy, which looks at what is said only where it can be said.
+    fn guarded(&self, policy: &Policy) -> Result<Policy, ProveError> {
+        let failed = |error: String| ProveError::Failed(error);
+        let text = format!("permit (principal, action, resource) when {{ {} }};", self.condition);
+        let bound = Policy::parse(None, text).map_err(|error| failed(explained(&error)))?;
+        let read = |policy: &Policy| policy.to_json().map_err(|error| failed(error.to_string()));
+        let (mut est, bound) = (read(policy)?, read(&bound)?);
+        if let (Some(conditions), Some(bounds)) = (est["conditions"].as_array_mut(), bound["conditions"].as_array()) {
+            conditions.splice(0..0, bounds.iter().cloned());
+        }
+        Policy::from_json(None, est).map_err(|error| failed(error.to_string()))
     }
 
     /// These policies, where what is said can be said at all.

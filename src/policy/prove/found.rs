@@ -12,8 +12,8 @@ use super::Answer;
 use crate::{
     id::{DatasetId, ParticipantId},
     policy::{
-        Action, Amount, ContextFact, Decision, FactKind, Facts, Frequency, Money, Principal, Resource, Slice, Spent, Value,
-        Verdict,
+        Action, Amount, ContextFact, Decision, FactKind, Facts, Frequency, Money, Principal, Resource, Slice, Spent,
+        Value, Verdict,
     },
     time::Timestamp,
 };
@@ -170,9 +170,7 @@ impl Reader<'_> {
             FactKind::Decimal => Value::Decimal(Money::parse(&self.literal(&path)?)?),
             // a network stands for its first address
             FactKind::Ip => Value::Ip(self.literal(&path)?.split('/').next()?.parse().ok()?),
-            FactKind::Frequency => {
-                Value::Frequency(Frequency::from_members(|name| number(&format!("{path}.{name}")))?)
-            }
+            FactKind::Frequency => Value::Frequency(Frequency::from_members(|name| number(&format!("{path}.{name}")))?),
             FactKind::Spent => {
                 let amount = |period: &str| {
                     let of = |name: &str| number(&format!("{path}.{period}.{name}"));
