@@ -61,8 +61,8 @@ pub fn run(args: Prove, out: &Output) -> anyhow::Result<ExitCode> {
     let Question { never: nowhere, always: everywhere, equivalent, .. } = &args.question;
     // (what is asked about, the answer, what is proven, which decision is shown)
     let asked: Result<Vec<(String, Answer)>, _> = match (nowhere, everywhere, equivalent) {
-        (Some(condition), ..) => never(&slice, condition, &actions, &solver).map(by_action),
-        (_, Some(condition), _) => always(&slice, condition, &actions, &solver).map(by_action),
+        (Some(condition), ..) => never(&slice, condition, &actions, &solver).map(|answers| where_(condition, answers)),
+        (_, Some(condition), _) => always(&slice, condition, &actions, &solver).map(|answers| where_(condition, answers)),
         (.., Some(other)) => {
             let other = proof::load(other, &args.asked)?;
             diff(&slice, &other, &actions, &solver).map(|changes| {
@@ -123,8 +123,10 @@ pub fn run(args: Prove, out: &Output) -> anyhow::Result<ExitCode> {
 }
 
 #[cfg(feature = "prove")]
-fn by_action(
+fn where_(
+    condition: &str,
     answers: Vec<(crate::policy::Action, crate::policy::prove::Answer)>,
 ) -> Vec<(String, crate::policy::prove::Answer)> {
-    answers.into_iter().map(|(action, answer)| (action.as_str().to_owned(), answer)).collect()
+    let asked = answers.into_iter().map(|(action, answer)| (format!("{} where {condition}", action.as_str()), answer));
+    asked.collect()
 }
