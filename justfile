@@ -40,6 +40,11 @@ torture:
 tck-dsp *args:
     bash tests/conformance/dsp/run.sh {{args}}
 
+# proofs about policies (needs the solver cvc5; root gets it from Debian)
+prove:
+    command -v "${CVC5:-cvc5}" >/dev/null || { [ "$(id -u)" = 0 ] && apt-get install -y cvc5; }
+    cargo test --features prove --lib policy::prove
+
 # licences, duplicate versions, advisories (needs cargo-deny)
 deny:
     cargo deny check

@@ -12,7 +12,10 @@
 //! A missing fact refuses too, so that "always" means: always when every fact is known. What connectors never say (counts
 //! below zero, an eighth day of the week, times before 2000 or after 2199) is left out of consideration.
 
+#![allow(clippy::result_large_err, reason = "the symbolic compiler's own error is large")]
+
 mod case;
+mod demands;
 mod found;
 #[cfg(test)]
 mod tests;
@@ -29,7 +32,11 @@ use cedar_policy_symcc::{
 };
 use tokio::process::Command;
 
-pub use self::{case::case, found::Counterexample};
+pub use self::{
+    case::case,
+    demands::{Loosened, loosened},
+    found::Counterexample,
+};
 use crate::policy::{Action, ContextFact, FactKind, PolicyError, Slice, bounds, problem::explained, slice::schema};
 
 /// Where the solver is, and how long it may think about one question.
@@ -94,6 +101,9 @@ pub fn never(
         let world = World::new(&[slice], condition)?;
         let asked = world.permit_when(condition)?;
         each(actions, solver, async |asking, action| {
+            if asking.fails(&world, &asked, action).await?.is_some() {
+                return Ok(Answer::Unknown(FAILING.into()));
+            }
             let (ours, asked) = (asking.compile(&slice.set, action)?, asking.compile(&asked, action)?);
             let env = asking.solver.check_disjoint_with_counterexample_opt(&ours, &asked).await?;
             Ok(found::shown(env, action, &[slice], |decisions| decisions[0].permits()))
@@ -115,8 +125,11 @@ pub fn always(
         let world = World::new(&[slice], condition)?;
         let asked = world.permit_when(condition)?;
         each(actions, solver, async |asking, action| {
-            if let Some(unknown) = asking.may_err(slice, action).await? {
-                return Ok(unknown);
+            if asking.fails(&world, &asked, action).await?.is_some() {
+                return Ok(Answer::Unknown(FAILING.into()));
+            }
+            if let Some(policy) = asking.fails(&world, &slice.set, action).await? {
+                return Ok(failing(&policy));
             }
             let (ours, asked) = (asking.compile(&slice.set, action)?, asking.compile(&asked, action)?);
             let env = asking.solver.check_implies_with_counterexample_opt(&asked, &ours).await?;
@@ -135,10 +148,10 @@ pub fn diff(old: &Slice, new: &Slice, actions: &[Action], solver: &Solver) -> Re
         let world = World::new(&both, "")?;
         let in_world = [world.with(&old.set)?, world.with(&new.set)?];
         let direction = |wide: usize, narrow: usize| {
-            let in_world = &in_world;
+            let (world, in_world) = (&world, &in_world);
             each(actions, solver, async move |asking, action| {
-                if let Some(unknown) = asking.may_err(both[narrow], action).await? {
-                    return Ok(unknown);
+                if let Some(policy) = asking.fails(world, &both[narrow].set, action).await? {
+                    return Ok(failing(&policy));
                 }
                 let sets = (asking.compile(&in_world[wide], action)?, asking.compile(&both[narrow].set, action)?);
                 let env = asking.solver.check_implies_with_counterexample_opt(&sets.0, &sets.1).await?;
@@ -175,8 +188,11 @@ pub fn unreachable(slice: &Slice, solver: &Solver) -> Result<Vec<(String, Answer
                     Ok(found::shown(env, action, &[slice], |_| true))
                 })?
                 .remove(0);
+                let applies = matches!(one, Answer::Counterexample(_));
                 if !matches!(one, Answer::Proven) {
                     answer = one;
+                }
+                if applies {
                     break;
                 }
             }
@@ -247,20 +263,26 @@ impl Asking {
         CompiledPolicySet::compile(set, &environment(action)?, known_schema()?)
     }
 
-    /// Whether a policy of this slice may err, for this action: then Cedar's allow is not ours.
-    async fn may_err(&mut self, slice: &Slice, action: Action) -> Result<Option<Answer>, Error> {
-        for id in slice.policies.iter().filter(|(_, policy)| policy.actions.contains(&action)).map(|(id, _)| id) {
-            let Some(policy) = slice.policy(id) else { continue };
-            let compiled = CompiledPolicy::compile(policy, &environment(action)?, known_schema()?)?;
+    /// A policy that may fail on something that connectors say, for this action: then Cedar's allow is not ours.
+    async fn fails(&mut self, world: &World, set: &PolicySet, action: Action) -> Result<Option<String>, Error> {
+        for policy in set.policies() {
+            let guarded = world.guarded(policy).map_err(|error| Error::ActionNotInSchema(error.to_string()))?;
+            let compiled = CompiledPolicy::compile(&guarded, &environment(action)?, known_schema()?)?;
             if !self.solver.check_never_errors_opt(&compiled).await? {
-                return Ok(Some(Answer::Unknown(format!(
-                    "policy `{id}` can fail (a number that overflows), and nothing is allowed then, which can't be weighed \
-                     here; compare without computing, or bound the numbers first"
-                ))));
+                return Ok(Some(policy.id().to_string()));
             }
         }
         Ok(None)
     }
+}
+
+const FAILING: &str = "the condition itself can fail (a number that overflows); compare without computing";
+
+fn failing(policy: &str) -> Answer {
+    Answer::Unknown(format!(
+        "policy `{policy}` can fail (a number that overflows), and nothing is allowed then, which can't be weighed here; \
+         compare without computing, or bound the numbers first"
+    ))
 }
 
 fn known_schema() -> Result<&'static Schema, Error> {
@@ -323,7 +345,7 @@ impl World {
         let wrong = |problem: String| ProveError::Condition(condition.to_owned(), problem);
         bounds::check(condition).map_err(|out| wrong(out.problem))?;
         let text =
-            format!("permit (principal, action, resource) when {{ {condition}\n}} when {{ {} }};", self.condition);
+            format!("permit (principal, action, resource) when {{ {} }} when {{ {condition}\n}};", self.condition);
         let set = PolicySet::from_str(&text).map_err(|error| wrong(explained(&error)))?;
         let alone = set.policies().count() == 1 && set.templates().next().is_none();
         let conditions = set.policies().next().and_then(|policy| policy.to_json().ok());
@@ -348,6 +370,19 @@ impl World {
         est["effect"] = "permit".into();
         let policy = Policy::from_json(None, est).map_err(|error| failed(error.to_string()))?;
         PolicySet::from_policies([policy]).map_err(|error| failed(error.to_string()))
+    }
+
+    /// This policy, which looks at what is said only where it can be said.
+    fn guarded(&self, policy: &Policy) -> Result<Policy, ProveError> {
+        let failed = |error: String| ProveError::Failed(error);
+        let text = format!("permit (principal, action, resource) when {{ {} }};", self.condition);
+        let bound = Policy::parse(None, text).map_err(|error| failed(explained(&error)))?;
+        let read = |policy: &Policy| policy.to_json().map_err(|error| failed(error.to_string()));
+        let (mut est, bound) = (read(policy)?, read(&bound)?);
+        if let (Some(conditions), Some(bounds)) = (est["conditions"].as_array_mut(), bound["conditions"].as_array()) {
+            conditions.splice(0..0, bounds.iter().cloned());
+        }
+        Policy::from_json(None, est).map_err(|error| failed(error.to_string()))
     }
 
     /// These policies, where what is said can be said at all.

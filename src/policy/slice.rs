@@ -336,7 +336,6 @@ fn compile(
     let (mut demanded, mut before, mut after, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let releases = actions.contains(&Action::Release);
     let names_uses = actions.iter().any(|action| matches!(action, Action::Use(_)));
-    let decided_again = |action: &Action| matches!(action, Action::Release | Action::Use(_));
     for (key, value) in annotations {
         let key_owned = key.to_owned();
         let wrong = |error| PolicyError::Obligation { place: format!("{file}: policy `{id}`: `@{key}`"), error };
@@ -352,7 +351,7 @@ fn compile(
                 let (key, covers) = (key_owned, "`release`");
                 return Err(PolicyError::NoRelease { file, policy: policy_id, key, covers });
             }
-            "before" if !actions.iter().any(decided_again) => {
+            "before" if !actions.iter().any(|action| action.waits()) => {
                 let (key, covers) = (key_owned, "`release` or a use");
                 return Err(PolicyError::NoRelease { file, policy: policy_id, key, covers });
             }

@@ -72,8 +72,10 @@ fn place(rule: &mut Rule, statement: &str, action: &Json, action_at: &At, at: &A
     let releases = rule.actions.contains(&Action::Release);
     if Before::NAMES.contains(&name) {
         let read = parse::before(statement).map_err(|error| wrong(&error))?;
-        if !rule.actions.iter().any(|action| *action != Action::Discover) {
-            return Err(at.says("nothing is done first to discover; put this duty under another action"));
+        if !rule.actions.iter().any(|action| action.waits()) {
+            return Err(
+                at.says("nothing is done first to discover or negotiate; put this duty under a release or a use")
+            );
         }
         if read.len() != 1 {
             return Err(action_at.wrong(action, "one duty says one thing"));

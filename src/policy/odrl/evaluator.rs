@@ -46,7 +46,7 @@ pub fn evaluate(odrl: &Json, facts: &Facts) -> Answer {
         let comes_first =
             ["approve(", "consent(", "second_factor", "accept("].iter().any(|name| text.starts_with(name));
         match (comes_first, facts.action) {
-            (true, Action::Discover) => {}
+            (true, Action::Discover | Action::Negotiate) => {}
             (true, _) => drop(first.insert(text)),
             (false, Action::Release) => drop(later.insert(text)),
             // about the copy that leaves

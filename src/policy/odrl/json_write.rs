@@ -54,9 +54,9 @@ fn one(rule: &Rule, name: &str, covers: &BTreeSet<Action>) -> Json {
     if !constraints.is_empty() {
         written.insert("constraint".to_owned(), constraints.into());
     }
-    // a copy leaves by a release; nothing is done first to see an offer
+    // a copy leaves by a release; nothing is done first to see or negotiate an offer
     let releases = covers.contains(&Action::Release);
-    let first = covers.iter().any(|action| *action != Action::Discover);
+    let first = covers.iter().any(|action| action.waits());
     let before = rule.before.iter().filter(|_| first);
     let later = rule.during.iter().chain(&rule.after).filter(|_| releases);
     let mut duties: Vec<Json> = before.chain(later).map(duty).collect();

@@ -25,7 +25,7 @@ mod evaluator;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, str::FromStr as _};
+use std::{collections::BTreeSet, str::FromStr as _, thread};
 
 use cedar_policy::PolicySet;
 use serde_json::{Value as Json, json};
@@ -34,7 +34,7 @@ use self::rule::Rule;
 use crate::{
     error::Refusal,
     policy::{
-        Action, PolicySource, Slice, bounds,
+        Action, PolicyError, PolicySource, Slice, bounds,
         problem::{explained, harmless, offset},
         slice::{id_of, number_of, validate},
     },
@@ -87,9 +87,9 @@ impl From<OdrlError> for Refusal {
     fn from(error: OdrlError) -> Self {
         let sentence = error.to_string();
         match error {
-            OdrlError::Cedar { .. } | OdrlError::Policy(_) => Self::new("odrl-not-expressible", sentence),
-            OdrlError::Json { .. } => Self::new("odrl-not-understood", sentence),
-            OdrlError::Duties { .. } => Self::new("odrl-duties-differ", sentence),
+            OdrlError::Cedar { .. } | OdrlError::Policy(_) => Refusal::new("odrl-not-expressible", sentence),
+            OdrlError::Json { .. } => Refusal::new("odrl-not-understood", sentence),
+            OdrlError::Duties { .. } => Refusal::new("odrl-duties-differ", sentence),
         }
     }
 }
@@ -100,6 +100,10 @@ impl From<OdrlError> for Refusal {
 /// # Errors
 /// Anything that ODRL could not say exactly, by name.
 pub fn to_odrl(slice: &Slice) -> Result<Json, OdrlError> {
+    on_own_stack(|| of_slice(slice))
+}
+
+fn of_slice(slice: &Slice) -> Result<Json, OdrlError> {
     let mut rules = Vec::new();
     for (id, compiled) in &slice.policies {
         let policy = slice.policy(id).ok_or_else(|| OdrlError::Policy(format!("the policy `{id}` is not there")))?;
@@ -123,8 +127,15 @@ pub fn to_odrl(slice: &Slice) -> Result<Json, OdrlError> {
 /// # Errors
 /// As for [`to_odrl`], and what isn't Cedar under the schema.
 pub fn text_to_odrl(source: PolicySource<'_>) -> Result<Json, OdrlError> {
+    if source.text.len() > bounds::MAX_TEXT {
+        return Err(OdrlError::Policy(PolicyError::TooLong(source.text.len()).to_string()));
+    }
+    bounds::check(source.text).map_err(|out| OdrlError::Policy(source.wrong(out.offset, out.problem).to_string()))?;
+    on_own_stack(|| of_text(source))
+}
+
+fn of_text(source: PolicySource<'_>) -> Result<Json, OdrlError> {
     let wrong = |error: &dyn std::fmt::Display| OdrlError::Policy(error.to_string());
-    bounds::check(source.text).map_err(|out| wrong(&source.wrong(out.offset, out.problem)))?;
     let parsed = PolicySet::from_str(source.text)
         .map_err(|error| wrong(&source.wrong(offset(&error).unwrap_or(0), explained(&error))))?;
     if parsed.templates().next().is_some() || parsed.is_empty() {
@@ -183,6 +194,20 @@ pub fn from_odrl(odrl: &Json) -> Result<String, OdrlError> {
     let read = json_read::rules(odrl)?;
     same_duties(read.iter().map(|(place, rule)| (format!("`{place}`"), rule)))?;
     Ok(cedar_write::policies(&read))
+}
+
+/// The policies may be a peer's, the caller's stack a worker's: see `bounds`.
+fn on_own_stack(work: impl FnOnce() -> Result<Json, OdrlError> + Send) -> Result<Json, OdrlError> {
+    let gave_up = |problem: &str| OdrlError::Policy(format!("these policies can't be said in ODRL: {problem}"));
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("odrl".into())
+            .stack_size(bounds::STACK)
+            .spawn_scoped(scope, work)
+            .map_err(|error| gave_up(&error.to_string()))?
+            .join()
+            .unwrap_or_else(|_| Err(gave_up("Cedar gave up on them")))
+    })
 }
 
 fn finished(rules: &[Rule]) -> Result<Json, OdrlError> {

@@ -85,7 +85,7 @@ pub(super) enum Right {
 impl Rule {
     /// What is demanded of whoever does this: first, of the bytes, afterwards, and in words.
     pub fn duties<'a>(&'a self, action: Action) -> (Demands<'a>, Demands<'a>, Demands<'a>, Option<&'a str>) {
-        let (first, releases) = (action != Action::Discover, action == Action::Release);
+        let (first, releases) = (action.waits(), action == Action::Release);
         let these = |statements: &'a [Statement], now: bool| statements.iter().filter(|_| now).collect();
         let (during, after) = (these(&self.during, releases), these(&self.after, releases));
         (these(&self.before, first), during, after, self.contract.as_deref())

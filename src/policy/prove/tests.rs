@@ -101,6 +101,28 @@ fn a_new_policy_that_allows_more_is_caught() {
     }
 }
 
+#[test]
+fn what_is_demanded_no_more_is_said() {
+    let Some(solver) = solver() else { return };
+    let policy = |annotations: &str| {
+        slice(&format!(
+            "@id(\"p\") {annotations} permit (principal, action in [Action::\"release\", Action::\"read\"], resource) when {{ context.count < 3 }};"
+        ))
+    };
+    let strict = r#"@before("approve(board)") @during("hash(id); limit(5)") @after("delete_within(P30D)")"#;
+    let loose = r#"@during("hash(id); limit(9)") @after("delete_within(P60D)")"#;
+    let ask = |old: &str, new: &str| loosened(&policy(old), &policy(new), &RELEASE, &solver).unwrap();
+    let (found, unknown) = ask(strict, loose);
+    assert!(unknown.is_empty() && found.len() == 1, "{found:?} {unknown:?}");
+    let less = found[0].less.join("\n");
+    for words in
+        ["approve(board) is no longer asked first", "\"limit\":5", "delete_within(P30D), now delete_within(P60D)"]
+    {
+        assert!(less.contains(words), "{less}");
+    }
+    assert!(ask(loose, strict).0.is_empty() && ask(strict, strict).0.is_empty());
+}
+
 /// Cedar skips a policy that errs. Taken as its answer, "the new one allows no more" would be proven here, and wrong:
 /// the old one allows nothing where the sum overflows.
 #[test]
@@ -120,6 +142,18 @@ fn what_fails_is_not_weighed_as_cedar_does() {
     // a request that Cedar allows and we don't is no counterexample
     let answer = the(never(&old, "context.count == 5", &RELEASE, &solver).unwrap());
     assert!(matches!(answer, Answer::Unknown(_)), "{answer:?}");
+}
+
+#[test]
+fn what_is_bounded_can_be_computed_with() {
+    let Some(solver) = solver() else { return };
+    let (old, new) = ("context.count + 1 <= 3", "context.count < 3");
+    let policy =
+        |condition: &str| slice(&format!("@id(\"p\") permit (principal, action, resource) when {{ {condition} }};"));
+    let changes = diff(&policy(old), &policy(new), &RELEASE, &solver).unwrap();
+    assert!(matches!((&changes[0].more, &changes[0].less), (Answer::Proven, Answer::Proven)), "{changes:?}");
+    let failing = the(never(&policy(new), "context.count * 9223372036854775807 > 5", &RELEASE, &solver).unwrap());
+    assert!(matches!(&failing, Answer::Unknown(why) if why.contains("condition itself")), "{failing:?}");
 }
 
 #[test]

@@ -308,3 +308,16 @@ fn duties_that_a_reader_could_pick_between_are_refused() {
     assert!(error.to_string().contains("`/permission/0` and `/permission/1`"), "{error}");
     assert!(Refusal::from(error).is("odrl-duties-differ"));
 }
+
+#[test]
+fn the_deepest_policy_is_said_from_a_small_stack() {
+    let deep = format!("{}context.purpose == \"x\"{}", "!(".repeat(30), ")".repeat(30));
+    let long = vec!["context.count < 3"; 100].join(" && ");
+    for condition in [deep, long] {
+        let slice = compile(&format!("@id(\"x\") permit (principal, action, resource) when {{ {condition} }};"));
+        std::thread::scope(|scope| {
+            let small = std::thread::Builder::new().stack_size(256 << 10);
+            small.spawn_scoped(scope, || assert!(to_odrl(&slice).is_ok())).unwrap().join().unwrap();
+        });
+    }
+}
