@@ -275,7 +275,7 @@ mod tests {
         let texts: StringViewArray = std::iter::repeat_n(Some(long.as_str()), 20).collect();
         let batch = RecordBatch::try_from_iter([("t", Arc::new(texts) as ArrayRef)]).unwrap();
         assert_eq!(pieces(&batch), [0..9, 9..18, 18..20]);
-        assert_eq!(pieces(&batch.slice(0, 9)), [0..9]);
+        assert_eq!(pieces(&batch.slice(0, 9)).len(), 1);
         assert!(pieces(&batch.slice(0, 0)).is_empty());
     }
 }
