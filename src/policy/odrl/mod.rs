@@ -130,8 +130,7 @@ pub fn text_to_odrl(source: PolicySource<'_>) -> Result<Json, OdrlError> {
     if source.text.len() > bounds::MAX_TEXT {
         return Err(OdrlError::Policy(PolicyError::TooLong(source.text.len()).to_string()));
     }
-    bounds::check(source.text)
-        .map_err(|out| OdrlError::Policy(source.wrong(out.offset, out.problem).to_string()))?;
+    bounds::check(source.text).map_err(|out| OdrlError::Policy(source.wrong(out.offset, out.problem).to_string()))?;
     on_own_stack(|| of_text(source))
 }
 
