@@ -72,7 +72,7 @@ enum Command {
     Catalog(remote::Catalog),
     /// Agree with a partner on a dataset of its catalog.
     Negotiate(remote::Negotiate),
-    /// Policies: new, check, test, explain, show, preview, releases, odrl. Runs alone.
+    /// Policies: new, check, test, explain, show, preview, releases, diff, prove, odrl.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Follow what happens to negotiations and transfers.

@@ -1,11 +1,14 @@
 //! `counterseal policy …`: the steward's workbench. Runs alone, without a home or a running connector.
 
 mod check;
+mod diff;
 mod explain;
 mod files;
 mod new;
 mod odrl;
 mod preview;
+mod proof;
+mod prove;
 mod releases;
 mod show;
 mod test;
@@ -33,6 +36,10 @@ pub enum PolicyCommand {
     Preview(preview::Preview),
     /// Whether offers of one dataset tell more together than each alone.
     Releases(releases::Releases),
+    /// What a new policy allows that the old one didn't, and the other way round.
+    Diff(diff::Diff),
+    /// Whether something can ever be allowed: proven, or a request that shows it.
+    Prove(prove::Prove),
     /// To ODRL and back, for partners who speak only that.
     Odrl(odrl::Odrl),
 }
@@ -47,6 +54,8 @@ pub fn run(command: PolicyCommand, out: &Output) -> anyhow::Result<ExitCode> {
         PolicyCommand::Show(args) => show::run(args, out),
         PolicyCommand::Preview(args) => preview::run(args, out),
         PolicyCommand::Releases(args) => releases::run(args, out),
+        PolicyCommand::Diff(args) => diff::run(args, out),
+        PolicyCommand::Prove(args) => prove::run(args, out),
         PolicyCommand::Odrl(args) => odrl::run(args, out),
     }
 }
