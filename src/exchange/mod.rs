@@ -108,7 +108,7 @@ pub use self::{
     rows::{About, Letter, NegotiationRow, TransferRow},
     timer::Timer,
     transfer::{TransferAction, TransferView},
-    use_copy::{CopyView, Handed, Handing, Handover, HandoverState, OpenUses, UseRequest, Used},
+    use_copy::{CopyView, First, Handed, Handing, Handover, HandoverState, OpenUses, UseRequest, Used},
     webhook::Webhook,
     witness::{Behind, Cosigned, SEEN, WitnessClient, Witnesses},
 };
