@@ -63,10 +63,9 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
         | "context.approval"
             if spaced =>
         {
-            let trimmed = text
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(if path.contains("region") || path.contains("jurisdiction") { "" } else { "_" });
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let place = matches!(path, "context.region" | "principal.jurisdiction");
+            let trimmed = if place { words.concat().to_uppercase() } else { words.join("_") };
             let said = Said::new(
                 format!("\"{text}\" has a space in it: names are compared letter by letter"),
                 format!("“{text}”中含有空格：名称逐字比较"),
