@@ -116,7 +116,7 @@ impl Obligations {
                 return Err(AskError::Groups(at_least.k));
             }
             let shown = |column: &str| {
-                self.columns.get(column).is_none() && self.keep.as_ref().is_none_or(|keep| keep.contains(column))
+                !self.columns.contains_key(column) && self.keep.as_ref().is_none_or(|keep| keep.contains(column))
             };
             let looked_at = filter.columns();
             if let Some(hidden) =

@@ -96,10 +96,7 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
         }
         "context.encryptMode" => code_of(&["01", "02"]).map(|known| unknown_code(path, text, &known)),
         "context.deliveryMethod" => code_of(&["01", "02", "03"]).map(|known| unknown_code(path, text, &known)),
-        "context.algorithm"
-            if !text.is_empty()
-                && !(text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))) =>
-        {
+        "context.algorithm" if !text.is_empty() && !is_sha256(text) => {
             Some(unknown_code(path, text, "SHA-256 in 64 small hexadecimal digits"))
         }
         "context.dataField" if columns.is_some_and(|columns| columns.get(text).is_none()) => {
@@ -112,6 +109,10 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
         }
         _ => None,
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn unknown_code(path: &str, text: &str, known: &str) -> (&'static str, Said, Said) {
