@@ -74,7 +74,7 @@ enum Command {
     Negotiate(remote::Negotiate),
     /// Policies: new, check, test, explain, show, preview, releases, diff, prove, odrl.
     #[command(subcommand)]
-    Policy(policy::PolicyCommand),
+    Policy(Box<policy::PolicyCommand>),
     /// Follow what happens to negotiations and transfers.
     Events(events::Events),
     /// Steps that wait for a person: list them, take one.
@@ -200,7 +200,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&home, args).await.map(|()| done),
         Command::Demo(args) => demo::run(args, &out).await,
         Command::Key(command) => key::run(&home, command, &out).map(|()| done),
-        Command::Policy(command) => policy::run(command, &out),
+        Command::Policy(command) => policy::run(*command, &out),
         Command::Doctor => doctor::run(&home, &out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "counterseal", &mut std::io::stdout());
