@@ -27,3 +27,4 @@ mod templates;
 mod threats;
 mod vocabulary;
 mod witness;
+mod workbench;
