@@ -10,6 +10,7 @@ mod processes;
 mod receipts;
 mod routes;
 mod uses;
+mod workbench;
 
 use std::net::SocketAddr;
 

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     agreement::{AgreementRow, ApprovalState, Approver},
-    api::{Api, Problem, events, grounds, keeping, processes, receipts, uses},
+    api::{Api, Problem, events, grounds, keeping, processes, receipts, uses, workbench},
     error::Refusal,
     exchange::{Acting, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing},
     id::{AgreementId, DatasetId, Did, OfferId, ParticipantId, ReleaseId},
@@ -155,6 +155,9 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/derived", get(uses::derived).post(uses::register_derived))
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::show))
+        .route("/v1/receipts/{id}/decision", get(workbench::decision))
+        .route("/v1/decisions", get(workbench::decisions))
+        .route("/v1/trace", post(workbench::trace))
         .route("/v1/receipts/erase", post(receipts::erase))
         .route("/v1/export", get(receipts::export))
         .route("/v1/clock/accept", post(accept_clock))

@@ -1,7 +1,7 @@
 //! The commands, one file each; what a terminal shows.
 //!
-//! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor`, `key`,
-//! `policy` and `receipt verify|match` run alone. Results go to standard output, everything else to standard error.
+//! Most commands are clients of a running node's management API; `init`, `serve`, `demo`, `doctor`, `key`, most of
+//! `policy`, and `receipt verify|match` run alone. Results go to standard output, everything else to standard error.
 
 mod application;
 mod backup;
@@ -79,7 +79,7 @@ enum Command {
     Catalog(remote::Catalog),
     /// Agree with a partner on a dataset of its catalog.
     Negotiate(remote::Negotiate),
-    /// Policies: new, check, test, explain, show, preview, releases, diff, prove, odrl.
+    /// Policies: new, check, test, explain, show, preview, releases, diff, prove, odrl run alone; simulate, trace don't.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
     /// Follow what happens to negotiations and transfers.
@@ -210,7 +210,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args, &out).await,
         Command::Scenario(args) => scenario::run(args, &out).await,
         Command::Key(command) => key::run(&home, command, &out).map(|()| done),
-        Command::Policy(command) => policy::run(*command, &out),
+        Command::Policy(command) => policy::run(&home, *command, &out).await,
         Command::Doctor => doctor::run(&home, &out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "counterseal", &mut std::io::stdout());

@@ -12,6 +12,7 @@ mod approve;
 mod backup;
 mod before;
 mod catalog;
+mod decisions;
 mod derived;
 mod duty;
 mod erase;
@@ -37,6 +38,7 @@ mod restore;
 mod revoke;
 mod rows;
 mod timer;
+mod trace;
 mod transfer;
 mod use_copy;
 mod webhook;
@@ -89,6 +91,7 @@ pub use self::{
     approve::{ConsentBody, Enrolment, NewApprover, PaymentBody},
     backup::{Backup, read_backup},
     catalog::{CatalogItem, Discoveries, RemoteOffer},
+    decisions::{DecidedUnder, DecisionPage, Explicable},
     derived::DerivedRequest,
     duty::DutyView,
     erase::Erasure,
@@ -107,6 +110,7 @@ pub use self::{
     restore::{RESTORED, Restorations, Restored, Restorer, WAITING, Waiting},
     rows::{About, Letter, NegotiationRow, TransferRow},
     timer::Timer,
+    trace::{Recipient, TraceRequest, Traced},
     transfer::{TransferAction, TransferView},
     use_copy::{CopyView, First, Handed, Handing, Handover, HandoverState, OpenUses, UseRequest, Used},
     webhook::Webhook,

@@ -28,3 +28,4 @@ mod templates;
 mod threats;
 mod vocabulary;
 mod witness;
+mod workbench;

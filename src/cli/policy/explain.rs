@@ -1,31 +1,43 @@
 //! `counterseal policy explain`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 use serde_json::json;
 
 use super::files::{Around, Spoken, is_test, of_suite, suite};
 use crate::{
-    cli::output::{Output, plain, table},
+    cli::{
+        client::{connect, segment},
+        output::{Output, plain, table},
+    },
+    exchange::Explicable,
     policy::{
-        Columns,
+        Columns, Facts,
         workbench::{Explanation, Given, Outcome, Told, explain as explained, run as run_cases},
     },
     time::Zone,
 };
 
-/// A case of a test file, or a request given here.
+/// A case of a test file, a request given here, or the decision of a receipt.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   counterseal policy explain cohort.test.toml --case 'the fourth time is too often'
   counterseal policy explain cohort.cedar --action release --group research --context purpose=research --context count=3
   counterseal policy explain cohort.cedar --action read --context purpose=marketing --lang zh
+  counterseal --home hospital policy explain --receipt urn:uuid:…    what the running connector decided, and why
 
 What isn't given has the value that a connector gives when nothing is known: \"\", 0, an empty set.")]
 pub struct Explain {
     /// A *.test.toml, a .cedar file, or an offer.toml.
-    path: PathBuf,
+    #[arg(required_unless_present = "receipt")]
+    path: Option<PathBuf>,
+    /// A receipt of the running connector: its decision, on the facts that it was made on.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["path", "case", "action", "source", "column", "global", "floor"])]
+    receipt: Option<String>,
     /// The case of the test file.
     #[arg(long)]
     case: Option<String>,
@@ -101,28 +113,55 @@ impl RequestArgs {
     }
 }
 
-pub fn run(args: Explain, out: &Output) -> anyhow::Result<ExitCode> {
-    let explanation = if is_test(&args.path) {
-        let suite = suite(&args.path)?;
-        let (slice, columns) = of_suite(&args.path, &suite)?.compile()?;
-        let cases = suite.cases(&columns).map_err(|wrong| anyhow::anyhow!("{}:{wrong}", args.path.display()))?;
+pub async fn run(home: &Path, args: Explain, out: &Output) -> anyhow::Result<ExitCode> {
+    let explanation = match (&args.receipt, &args.path) {
+        (Some(receipt), _) => of_receipt(home, receipt).await?,
+        (None, Some(path)) => of_file(path, &args)?,
+        (None, None) => anyhow::bail!("explain what? give a file, or --receipt ID"),
+    };
+    out.show(&json!(explanation), |_| lines(&explanation, &args.spoken));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Decides again what the receipt says was decided; it must come to the same.
+async fn of_receipt(home: &Path, receipt: &str) -> anyhow::Result<Explanation> {
+    let answer = connect(home)?.get(&format!("/v1/receipts/{}/decision", segment(receipt))).await?;
+    let Explicable { decision, terms } = serde_json::from_value(answer)?;
+    let slice = terms.compile()?;
+    if slice.sha256() != decision.policy_sha256 {
+        anyhow::bail!("the policy that is kept is not the one that decided, {}", decision.policy_sha256);
+    }
+    let facts = Facts::read(decision.request.unwrap_or_default().as_bytes()).map_err(anyhow::Error::msg)?;
+    let explanation = explained(&slice, &facts).map_err(anyhow::Error::msg)?;
+    if explanation.verdict != decision.verdict {
+        anyhow::bail!(
+            "the receipt says {}, the policy says {} here: another version decided; `receipt verify` says more",
+            decision.verdict,
+            explanation.verdict
+        );
+    }
+    Ok(explanation)
+}
+
+fn of_file(path: &Path, args: &Explain) -> anyhow::Result<Explanation> {
+    if is_test(path) {
+        let suite = suite(path)?;
+        let (slice, columns) = of_suite(path, &suite)?.compile()?;
+        let cases = suite.cases(&columns).map_err(|wrong| anyhow::anyhow!("{}:{wrong}", path.display()))?;
         let names = || cases.iter().map(|case| format!("  {}", case.name)).collect::<Vec<_>>().join("\n");
         let Some(name) = &args.case else { anyhow::bail!("--case is missing; there are:\n{}", names()) };
         let Some(case) = cases.iter().find(|case| case.name == *name) else {
             anyhow::bail!("there is no case `{name}`; there are:\n{}", names());
         };
         let (mut results, _) = run_cases(&slice, &columns, std::slice::from_ref(case)).map_err(anyhow::Error::msg)?;
-        results.pop().map(|result| result.explanation)
-    } else {
-        let policy = args.around.load(&args.path)?;
-        let (slice, columns) = policy.compile()?;
-        let dataset = policy.dataset(&slice)?;
-        let given = args.request.given(dataset.as_deref(), &columns, policy.zone)?;
-        Some(explained(&slice, &given.facts).map_err(anyhow::Error::msg)?)
-    };
-    let explanation = explanation.ok_or_else(|| anyhow::anyhow!("nothing was decided"))?;
-    out.show(&json!(explanation), |_| lines(&explanation, &args.spoken));
-    Ok(ExitCode::SUCCESS)
+        let explanation = results.pop().map(|result| result.explanation);
+        return explanation.ok_or_else(|| anyhow::anyhow!("nothing was decided"));
+    }
+    let policy = args.around.load(path)?;
+    let (slice, columns) = policy.compile()?;
+    let dataset = policy.dataset(&slice)?;
+    let given = args.request.given(dataset.as_deref(), &columns, policy.zone)?;
+    explained(&slice, &given.facts).map_err(anyhow::Error::msg)
 }
 
 /// An explanation as a terminal shows it.

@@ -1,4 +1,5 @@
-//! `counterseal policy …`: the steward's workbench. Runs alone, without a home or a running connector.
+//! `counterseal policy …`: the steward's workbench. Runs alone, but for what it asks a running
+//! connector about: the decision of a receipt, decisions of the past, whose copy a leak was.
 
 mod check;
 mod diff;
@@ -11,9 +12,11 @@ mod proof;
 mod prove;
 mod releases;
 mod show;
+mod simulate;
 mod test;
+mod trace;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Subcommand;
 
@@ -40,22 +43,28 @@ pub enum PolicyCommand {
     Diff(diff::Diff),
     /// Whether something can ever be allowed: proven, or a request that shows it.
     Prove(prove::Prove),
+    /// What a new policy would have said of what was decided under an offer or an agreement.
+    Simulate(simulate::Simulate),
+    /// Whose copy a leaked file was.
+    Trace(trace::Trace),
     /// To ODRL and back, for partners who speak only that.
     Odrl(odrl::Odrl),
 }
 
 /// Runs one.
-pub fn run(command: PolicyCommand, out: &Output) -> anyhow::Result<ExitCode> {
+pub async fn run(home: &Path, command: PolicyCommand, out: &Output) -> anyhow::Result<ExitCode> {
     match command {
         PolicyCommand::New(args) => new::run(args, out),
         PolicyCommand::Check(args) => check::run(args, out),
         PolicyCommand::Test(args) => test::run(args, out),
-        PolicyCommand::Explain(args) => explain::run(args, out),
+        PolicyCommand::Explain(args) => explain::run(home, args, out).await,
         PolicyCommand::Show(args) => show::run(args, out),
         PolicyCommand::Preview(args) => preview::run(args, out),
         PolicyCommand::Releases(args) => releases::run(args, out),
         PolicyCommand::Diff(args) => diff::run(args, out),
         PolicyCommand::Prove(args) => prove::run(args, out),
+        PolicyCommand::Simulate(args) => simulate::run(home, args, out).await,
+        PolicyCommand::Trace(args) => trace::run(home, args, out).await,
         PolicyCommand::Odrl(args) => odrl::run(args, out),
     }
 }

@@ -12,6 +12,7 @@ mod given;
 mod lint;
 mod releases;
 mod scan;
+mod simulate;
 mod tree;
 mod written;
 
@@ -27,6 +28,7 @@ pub use self::{
     given::{Given, Told},
     lint::{Checked, Finding, Level, check, columns_of},
     releases::{Joined, PastRelease, ReleaseShape, releases},
+    simulate::{Difference, MOST, Recorded, Side, Simulation, Terms, Touched, Unsaid, simulate},
     tree::Wrong,
     written::{promised, written},
 };

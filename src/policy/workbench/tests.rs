@@ -4,6 +4,7 @@ mod cases;
 mod explained;
 mod lints;
 mod released;
+mod simulated;
 
 use crate::{
     policy::{
