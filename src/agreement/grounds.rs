@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agreement::Software,
     crypto::{canonical_json, sha256},
     error::Refusal,
     id::{AgreementId, DatasetId, ParticipantId, ReleaseId, Sha256, SnapshotId},
@@ -29,7 +30,10 @@ pub struct ApprovalObject {
     pub purpose: String,
     /// Which part of it.
     pub asked: Asked,
-    /// The source's state, or the copy.
+    /// What is to read it.
+    #[serde(default, skip_serializing_if = "Software::is_empty")]
+    pub software: Software,
+    /// The source's state; in a use what is opened, and the copies that it came from.
     pub snapshot: String,
     /// The policies that were agreed.
     pub policy_sha256: Sha256,
@@ -311,6 +315,7 @@ mod tests {
                 agreement: "urn:uuid:0190a000-0000-7000-8000-000000000000".parse().unwrap(),
                 purpose: "research".into(),
                 asked: Asked::default(),
+                software: Software::default(),
                 snapshot: "s".into(),
                 policy_sha256: Sha256([0; 32]),
                 obligations: Obligations::default(),
@@ -328,6 +333,7 @@ mod tests {
         let others = [
             ApprovalObject { purpose: "sales".into(), ..base.clone() },
             ApprovalObject { snapshot: "t".into(), ..base.clone() },
+            ApprovalObject { software: Software { algorithm: "aa".into(), ..Software::default() }, ..base.clone() },
             ApprovalObject { policy_sha256: Sha256([1; 32]), ..base.clone() },
             ApprovalObject { request: "s".into(), ..base.clone() },
             ApprovalObject { asked: Asked { fields: None, filter: Some("a = 1".into()) }, ..base.clone() },

@@ -104,6 +104,13 @@ pub(super) async fn enrol(By(api): By, Extension(role): Extension<Role>, body: B
     Ok(Json(json!({ "participant": body.participant, "person": body.person, "uri": uri })))
 }
 
+pub(super) async fn remove_factor(By(api): By, Extension(role): Extension<Role>, body: Bytes) -> Answer<Value> {
+    role.only_steward("to take a second factor away is for")?;
+    let body: Enrolment = parse(&body)?;
+    api.exchange.remove_factor(&body).await?;
+    Ok(Json(json!({ "participant": body.participant, "person": body.person, "removed": true })))
+}
+
 pub(super) async fn record_payment(
     By(api): By,
     Extension(role): Extension<Role>,

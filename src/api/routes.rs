@@ -136,6 +136,7 @@ pub fn routes(api: Api) -> Router {
         .route("/v1/consents", get(grounds::consents).post(grounds::record_consent))
         .route("/v1/consents/withdraw", post(grounds::withdraw_consent))
         .route("/v1/second-factors", post(grounds::enrol))
+        .route("/v1/second-factors/remove", post(grounds::remove_factor))
         .route("/v1/duties", get(grounds::duties))
         .route("/v1/agreements/{id}/payment", post(grounds::record_payment))
         .route("/v1/events", get(events::follow))

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{
         Problem,
-        routes::{Answer, By, id, parse},
+        routes::{Answer, By, Role, id, parse},
     },
     exchange::{CopyView, DerivedRequest, First, Handed, Handing, Handover, Registration, UseRequest, Used},
     id::ReceiptId,
@@ -115,7 +115,9 @@ pub(super) async fn application(By(api): By, Path(name): Path<String>) -> Answer
     Ok(Json(api.exchange.application(&name).await?))
 }
 
-pub(super) async fn register(By(api): By, body: Bytes) -> Answer<Application> {
+/// A steward's alone: a command runs as the connector does, and could read the steward's own token.
+pub(super) async fn register(By(api): By, Extension(role): Extension<Role>, body: Bytes) -> Answer<Application> {
+    role.only_steward("to register an application is for")?;
     Ok(Json(api.exchange.register_application(parse::<Registration>(&body)?).await?))
 }
 

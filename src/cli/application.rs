@@ -10,11 +10,12 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
     cli::{
-        client::{Client, absolute, segment},
+        client::{Client, absolute, connect, connect_as, segment},
         output::{Output, plain, rows, text},
     },
     exchange::{DerivedRequest, Registration},
     id::{AgreementId, DatasetId, Sha256},
+    node::STEWARD,
     vault::{self, Way},
 };
 
@@ -126,10 +127,11 @@ pub struct RegisterDerived {
 }
 
 /// `application …`
-pub async fn application(client: &Client, command: Application, out: &Output) -> anyhow::Result<()> {
+pub async fn application(home: &Path, command: Application, out: &Output) -> anyhow::Result<()> {
+    let client = &connect(home)?;
     match command {
         Application::Register(args) => {
-            let answer = client.post("/v1/applications", &registration(*args)?).await?;
+            let answer = connect_as(home, STEWARD)?.post("/v1/applications", &registration(*args)?).await?;
             out.show(&answer, |answer| {
                 format!(
                     "{} is registered; next: counterseal use <copy> --application {0} --purpose <purpose>",

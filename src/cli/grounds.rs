@@ -139,6 +139,14 @@ pub enum SecondFactorCommand {
         #[arg(long)]
         participant: ParticipantId,
     },
+    /// Take a person's second factor away (a steward's act).
+    Remove {
+        /// The person.
+        person: String,
+        /// Whose person.
+        #[arg(long)]
+        participant: ParticipantId,
+    },
 }
 
 /// What is owed after releases.
@@ -283,7 +291,15 @@ pub async fn consent(home: &Path, command: ConsentCommand, out: &Output) -> anyh
 
 /// `second-factor …`
 pub async fn second_factor(home: &Path, command: SecondFactorCommand, out: &Output) -> anyhow::Result<()> {
-    let SecondFactorCommand::Enrol { person, participant } = command;
+    let (person, participant) = match command {
+        SecondFactorCommand::Enrol { person, participant } => (person, participant),
+        SecondFactorCommand::Remove { person, participant } => {
+            let body = Enrolment { participant, person };
+            let answer = connect_as(home, STEWARD)?.post("/v1/second-factors/remove", &body).await?;
+            out.show(&answer, |answer| format!("{} has no second factor any more", text(answer, "person")));
+            return Ok(());
+        }
+    };
     let answer = connect_as(home, STEWARD)?.post("/v1/second-factors", &Enrolment { participant, person }).await?;
     out.show(&answer, |answer| {
         format!(

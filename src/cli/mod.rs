@@ -238,9 +238,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Copies => remote::copies(&client::connect(&home)?, &out).await.map(|()| done),
         Command::Fetch(args) => fetch::fetch(&client::connect(&home)?, args, &out).await.map(|()| done),
         Command::Use(args) => use_copy::use_copy(&client::connect(&home)?, args, &out).await.map(|()| done),
-        Command::Application(command) => {
-            application::application(&client::connect(&home)?, command, &out).await.map(|()| done)
-        }
+        Command::Application(command) => application::application(&home, command, &out).await.map(|()| done),
         Command::Derived(command) => application::derived(&client::connect(&home)?, command, &out).await.map(|()| done),
     }
 }

@@ -115,7 +115,7 @@ impl Exchange {
 
     /// Who may approve.
     pub async fn approvers(&self) -> Result<Vec<Approver>, Refusal> {
-        let rows = list::<Approver>(&*self.store, Approver::PREFIX.as_bytes(), None, 10_000)
+        let rows = list::<Approver>(&*self.store, Approver::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         Ok(rows.into_iter().filter_map(|row| row.value).collect())
@@ -123,18 +123,20 @@ impl Exchange {
 
     /// Takes an approver's token away.
     pub async fn remove_approver(&self, name: &str) -> Result<(), Refusal> {
-        let rows = list::<Approver>(&*self.store, Approver::PREFIX.as_bytes(), None, 10_000)
+        let rows = list::<Approver>(&*self.store, Approver::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
-        let Some(row) = rows.into_iter().find(|row| row.value.as_ref().is_some_and(|known| known.name == name)) else {
+        let named = |row: &crate::receipt::Row<Approver>| row.value.as_ref().is_some_and(|known| known.name == name);
+        let rows: Vec<_> = rows.into_iter().filter(named).collect();
+        if rows.is_empty() {
             return Err(Refusal::new("approver-unknown", format!("no approver is called `{}`", cut(name))));
-        };
+        }
         let mut commit = Commit::new();
         let mut receipt = self.receipt(Kind::Configured, None);
         receipt.reason = Some(Refusal::new("approver-removed", "somebody may no longer approve"));
         self.record_commitment(&mut commit, &mut receipt, "approver", name.as_bytes());
         self.node_receipt(&mut commit, receipt)?;
-        commit.delete(&row);
+        rows.iter().for_each(|row| commit.delete(row));
         self.commit(commit).await.map(|_| ())
     }
 
@@ -146,7 +148,7 @@ impl Exchange {
 
     /// What waits for an approval, or was decided and not used yet; the oldest first.
     pub async fn approvals(&self) -> Result<Vec<ApprovalRow>, Refusal> {
-        let rows = list::<ApprovalRow>(&*self.store, ApprovalRow::PREFIX.as_bytes(), None, 10_000)
+        let rows = list::<ApprovalRow>(&*self.store, ApprovalRow::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         let now = self.clock.now();
@@ -165,7 +167,7 @@ impl Exchange {
     async fn decide_approval_once(&self, by: &Approver, id: &str, refused: Option<&str>) -> Result<(), Refusal> {
         self.may_decide()?;
         let now = self.clock.now();
-        let rows = list::<ApprovalRow>(&*self.store, ApprovalRow::PREFIX.as_bytes(), None, 10_000)
+        let rows = list::<ApprovalRow>(&*self.store, ApprovalRow::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         let found = rows.into_iter().find_map(|row| {
@@ -210,7 +212,7 @@ impl Exchange {
     /// Forgets approvals that were never used in their time: what they tell of a request is not kept longer.
     pub(super) async fn forget_approvals(&self) -> Result<(), Refusal> {
         let now = self.clock.now();
-        let rows = list::<ApprovalRow>(&*self.store, ApprovalRow::PREFIX.as_bytes(), None, 10_000)
+        let rows = list::<ApprovalRow>(&*self.store, ApprovalRow::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         for row in rows.into_iter().filter(|row| row.value.as_ref().is_none_or(|approval| now >= approval.until)) {
@@ -264,7 +266,7 @@ impl Exchange {
     }
 
     async fn has_enrolled(&self, participant: &ParticipantId) -> Result<bool, Refusal> {
-        let rows = list::<SecondFactorRow>(&*self.store, SecondFactorRow::PREFIX.as_bytes(), None, 100_000)
+        let rows = list::<SecondFactorRow>(&*self.store, SecondFactorRow::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         Ok(rows.iter().any(|row| row.value.as_ref().is_some_and(|factor| factor.participant == *participant)))
@@ -300,24 +302,47 @@ impl Exchange {
     pub async fn withdraw_consent(&self, body: &ConsentBody) -> Result<Vec<AgreementId>, Refusal> {
         let key = ConsentRow::key(&body.participant, &body.dataset, &body.name);
         let row = read::<ConsentRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
-        let Some(mut consent) = row.value.clone().filter(|consent| consent.withdrawn.is_none()) else {
-            let sentence =
-                format!("no consent `{}` of this kind is on record, or it was withdrawn before", cut(&body.name));
+        let Some(mut consent) = row.value.clone() else {
+            let sentence = format!("no consent `{}` of this kind is on record", cut(&body.name));
             return Err(Refusal::new("consent-unknown", sentence));
         };
-        consent.withdrawn = Some(self.clock.now());
-        let why = Refusal::new("consent-withdrawn", format!("the consent `{}` was withdrawn", consent.name));
-        self.commit_consent(&row, &consent, Kind::Revoked, why.clone()).await?;
+        if consent.withdrawn.is_none() {
+            consent.withdrawn = Some(self.clock.now());
+            self.commit_consent(&row, &consent, Kind::Revoked, withdrawn(&consent)).await?;
+        }
+        // what the caller no longer waits for is done all the same
+        let exchange = self.clone();
+        let revoking = tokio::spawn(async move { exchange.revoke_what_rested_on(&consent).await });
+        revoking.await.map_err(refuse("internal"))?
+    }
+
+    /// Ends what rested on consents that are withdrawn: what a crash, or an agreement that could not be ended, left.
+    pub async fn finish_withdrawals(&self) -> Result<(), Refusal> {
+        for consent in self.consents().await?.iter().filter(|consent| consent.withdrawn.is_some()) {
+            self.revoke_what_rested_on(consent).await?;
+        }
+        Ok(())
+    }
+
+    /// One that can't be ended now keeps no other from its end: it is tried again.
+    async fn revoke_what_rested_on(&self, consent: &ConsentRow) -> Result<Vec<AgreementId>, Refusal> {
+        let (now, why) = (self.clock.now(), withdrawn(consent));
         let mut revoked = Vec::new();
         for agreement in self.agreements().await? {
-            let concerned = agreement.ours == Party::Provider
-                && *agreement.peer() == body.participant
-                && agreement.agreement.dataset == body.dataset
-                && agreement.in_force(self.clock.now()).is_ok()
-                && self.rests_on_consent(&agreement, &body.name)?;
-            if concerned {
-                self.revoke_agreement(agreement.id(), &why.sentence).await?;
-                revoked.push(agreement.id().clone());
+            let about = agreement.ours == Party::Provider
+                && *agreement.peer() == consent.participant
+                && agreement.agreement.dataset == consent.dataset
+                && agreement.in_force(now).is_ok();
+            // whether it rests on it can't be said: then it does
+            if !about || !self.rests_on_consent(&agreement, &consent.name).unwrap_or(true) {
+                continue;
+            }
+            match self.revoke_agreement(agreement.id(), &why.sentence).await {
+                Ok(()) => revoked.push(agreement.id().clone()),
+                Err(refusal) if refusal.is("agreement-revoked") => {}
+                Err(refusal) => {
+                    tracing::error!(agreement = %agreement.id(), %refusal, "an agreement without its consent could not be ended; it is tried again");
+                }
             }
         }
         Ok(revoked)
@@ -351,7 +376,7 @@ impl Exchange {
 
     /// All consents on record, withdrawn ones too.
     pub async fn consents(&self) -> Result<Vec<ConsentRow>, Refusal> {
-        let rows = list::<ConsentRow>(&*self.store, ConsentRow::PREFIX.as_bytes(), None, 100_000)
+        let rows = list::<ConsentRow>(&*self.store, ConsentRow::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         Ok(rows.into_iter().filter_map(|row| row.value).collect())
@@ -390,6 +415,24 @@ impl Exchange {
         Ok(format!("otpauth://totp/Counterseal:{escaped}?secret={secret}&issuer=Counterseal"))
     }
 
+    /// Takes a person's second factor away.
+    pub async fn remove_factor(&self, enrolment: &Enrolment) -> Result<(), Refusal> {
+        let key = SecondFactorRow::key(&enrolment.participant, &enrolment.person);
+        let row = read::<SecondFactorRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
+        if row.value.is_none() {
+            let sentence = format!("nobody is enrolled as `{}` of {}", cut(&enrolment.person), enrolment.participant);
+            return Err(Refusal::new("second-factor-unknown", sentence));
+        }
+        let mut commit = Commit::new();
+        let mut receipt = self.receipt(Kind::Configured, None);
+        receipt.consumer = Some(enrolment.participant.clone());
+        receipt.reason = Some(Refusal::new("second-factor-removed", "a person's second factor was taken away"));
+        self.record_commitment(&mut commit, &mut receipt, "person", enrolment.person.as_bytes());
+        self.node_receipt(&mut commit, receipt)?;
+        commit.delete(&row);
+        self.commit(commit).await.map(|_| ())
+    }
+
     // === payments ===
 
     /// Puts a payment for an agreement on record; the facts `payAmount` and `payReference` are of the newest.
@@ -421,6 +464,10 @@ impl Exchange {
         commit.put(&row, &agreement).map_err(refuse("internal"))?;
         self.commit(commit).await.map(|_| ())
     }
+}
+
+fn withdrawn(consent: &ConsentRow) -> Refusal {
+    Refusal::new("consent-withdrawn", format!("the consent `{}` was withdrawn", consent.name))
 }
 
 fn short(what: &str, text: &str) -> Result<(), Refusal> {

@@ -19,6 +19,8 @@ use crate::{
 
 /// The content type of a second factor's sealed secret.
 pub(super) const SECRET_CTY: &str = "counterseal-second-factor";
+/// Most approvals that wait under one agreement.
+const MAX_OPEN: usize = 20;
 /// Wrong codes before no more are looked at for a while.
 const MAX_FAILURES: u32 = 5;
 /// That while.
@@ -88,8 +90,14 @@ impl Exchange {
         let roles: Vec<String> = decision.open.iter().filter_map(role).map(str::to_owned).collect();
         if decision.verdict == Verdict::Conditional && !roles.is_empty() {
             let object = self.approval_object(asking, &decision)?;
-            self.find_approvals(object, &roles, asking.question.now, &mut grounds).await?;
+            self.find_approvals(object.clone(), &roles, asking.question.now, &mut grounds).await?;
             decision = decided(asking, &grounds);
+            // a policy may look at approvals: what would be done now must be what they saw
+            let granted = decision.verdict == Verdict::Allow;
+            if granted && self.approval_object(asking, &decision)? != object {
+                let sentence = "with its approvals the request would be granted otherwise than what was approved";
+                return Err(Refusal::new("approval-differs", sentence));
+            }
         }
         Ok((decision, grounds))
     }
@@ -145,6 +153,7 @@ impl Exchange {
             agreement: asking.agreement.id().clone(),
             purpose: question.purpose.unwrap_or_default().to_owned(),
             asked: question.asked.clone(),
+            software: question.software.clone(),
             snapshot: asking.snapshot.clone(),
             policy_sha256: decision.policy_sha256,
             obligations,
@@ -160,11 +169,21 @@ impl Exchange {
         grounds: &mut Grounds,
     ) -> Result<(), Refusal> {
         let sha256 = object.sha256();
+        let approvers = self.approvers().await?;
         for name in roles {
             let key = ApprovalRow::key(&sha256, name);
             let row = read::<ApprovalRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
             match row.value.clone().filter(|approval| now < approval.until) {
                 Some(approval) if approval.counts_at(now) => {
+                    // who was removed since approves nothing any more
+                    let by = match &approval.state {
+                        ApprovalState::Approved { by, .. } => by.as_str(),
+                        _ => "",
+                    };
+                    if !approvers.iter().any(|one| one.name == by && one.may_decide(&approval).is_ok()) {
+                        let sentence = format!("`{by}`, who approved this as `{name}`, may no longer approve");
+                        return Err(Refusal::new("approver-unknown", sentence));
+                    }
                     grounds.met.insert(Before::Approve(name.clone()));
                     grounds.approvals.push(row);
                 }
@@ -207,6 +226,14 @@ impl Exchange {
         let waits_for_people = decision.open.iter().any(|before| role(before).is_some());
         let new = !grounds.missing.is_empty() || !waits_for_people;
         if new && self.refusals.within_budget(&asking.question.principal.id, asking.question.now) {
+            let agreement = asking.agreement.id();
+            let waiting = self.approvals().await?;
+            let open =
+                waiting.iter().filter(|one| one.object.agreement == *agreement && one.state == ApprovalState::Open);
+            if open.count() + grounds.missing.len() > MAX_OPEN {
+                let sentence = format!("{MAX_OPEN} approvals are asked for under {agreement} already: wait for those");
+                return Err(Refusal::new("approvals-open", sentence));
+            }
             let mut commit = Commit::new();
             self.record_decision(&mut commit, &mut receipt, decision);
             let purpose = asking.question.purpose.unwrap_or_default();

@@ -72,7 +72,7 @@ impl Exchange {
     }
 
     async fn duty_rows(&self) -> Result<Vec<DutyRow>, Refusal> {
-        let rows = list::<DutyRow>(&*self.store, DutyRow::PREFIX.as_bytes(), None, 100_000)
+        let rows = list::<DutyRow>(&*self.store, DutyRow::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         Ok(rows.into_iter().filter_map(|row| row.value).collect())
@@ -105,37 +105,31 @@ impl Exchange {
 
     // === the provider ===
 
-    /// A half of the consumer's that shows a duty done.
-    pub(super) async fn duty_done(&self, receipt: &Receipt) -> Result<(), Refusal> {
-        match receipt.kind {
-            Kind::Deleted => match &receipt.release {
-                Some(release) => retry!(self.mark_duty(release, receipt)),
-                None => Ok(()),
-            },
-            Kind::Reported => {
-                for row in self.duty_rows().await? {
-                    if receipt.agreement.as_ref() == Some(&row.agreement) && row.deleted.is_none() {
-                        retry!(self.mark_duty(&row.release, receipt))?;
-                    }
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn mark_duty(&self, release: &ReleaseId, receipt: &Receipt) -> Result<(), Refusal> {
+    /// A half of the consumer's that shows a duty done, in the commit that keeps it: a half that came before shows nothing
+    /// new, and one under another agreement, or of another release, shows nothing at all.
+    pub(super) async fn mark_duty(
+        &self,
+        commit: &mut Commit,
+        agreement: &AgreementRow,
+        receipt: &Receipt,
+    ) -> Result<(), Refusal> {
+        let (Kind::Deleted | Kind::Reported, Some(release)) = (receipt.kind, &receipt.release) else { return Ok(()) };
         let row = read::<DutyRow>(&*self.store, &DutyRow::key(release)).await.map_err(refuse("store-unreadable"))?;
         let Some(mut duty) = row.value.clone() else { return Ok(()) };
+        let theirs = duty.agreement == *agreement.id()
+            && duty.consumer == *agreement.peer()
+            && Some(duty.released) == receipt.refers
+            && agreement.ours == Party::Provider;
+        if !theirs || duty.deleted.is_some() {
+            return Ok(());
+        }
         // when it was told, by our clock: theirs would let them be in time whenever they like
         let now = self.clock.now();
         match receipt.kind {
             Kind::Deleted => duty.deleted = Some(now),
             _ => duty.reported = Some(now),
         }
-        let mut commit = Commit::new();
-        commit.put(&row, &duty).map_err(refuse("internal"))?;
-        self.commit(commit).await.map(|_| ())
+        commit.put(&row, &duty).map_err(refuse("internal"))
     }
 
     // === the consumer ===

@@ -25,7 +25,8 @@ pub(super) struct CheckedHalf {
     pub receipt: Receipt,
     logged: LoggedReceipt,
     place: Vec<u8>,
-    new: bool,
+    /// Whether it was not here before.
+    pub new: bool,
 }
 
 impl Exchange {

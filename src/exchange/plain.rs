@@ -8,7 +8,11 @@ use crate::{
     agreement::{Delivery, Question, decide, principal_of_partner},
     dataplane::{Grant, PlainRelease, PlainReleases},
     error::Refusal,
-    exchange::{Exchange, address, refuse, retry},
+    exchange::{
+        Exchange, address, refuse,
+        release::{can_apply, reserved},
+        retry,
+    },
     id::{ParticipantId, ReleaseId, Sha256},
     identity::Partner,
     policy::{Action, Asked, Verdict},
@@ -82,6 +86,10 @@ impl Exchange {
                     return self.deny(&agreement, &grant.peer, grant, Some((&decision, "")), refusal).await;
                 }
             };
+        let format = agreement.source.as_ref().map(|pin| pin.format.as_str());
+        if let Err(refusal) = can_apply(&obligations, &offer.dataset.columns, format) {
+            return self.deny(&agreement, &grant.peer, grant, Some((&decision, "")), refusal).await;
+        }
         let Some(pin) = agreement.source.clone() else {
             return Err(Refusal::new("source-unavailable", "the agreement names no source of ours"));
         };
@@ -93,11 +101,12 @@ impl Exchange {
         receipt.authentication = Some(partner.authentication().into());
         self.record_decision(&mut commit, &mut receipt, &decision);
         receipt.action = Some(Action::Release.as_str().to_owned());
-        receipt.obligations_sha256 = Some(obligations.sha256());
+        receipt.obligations_sha256 = Some(decision.obligations.sha256());
         receipt.snapshot = Some(pin.snapshot);
         self.agreement_receipt(&mut commit, &agreement, receipt)?;
         let mut spent = agreement.clone();
-        spent.releases.spend(pin.extent.unwrap_or_default().once(), now, offer.policy.zone);
+        let amount = reserved(pin.extent.unwrap_or_default(), &obligations);
+        spent.releases.spend(amount, now, offer.policy.zone);
         commit.put(&row, &spent).map_err(refuse("internal"))?;
         self.commit(commit).await?;
         Ok(PlainRelease {

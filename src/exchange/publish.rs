@@ -8,13 +8,13 @@ use crate::{
     agreement::{Enforcer, manifest},
     crypto::jws,
     error::Refusal,
-    exchange::{Exchange, derived::joined, refuse},
+    exchange::{Exchange, derived::joined, refuse, release::can_apply},
     id::{Did, OfferId, Sha256, SnapshotId},
     offer::{
         self, Audience, ContractOnly, DatasetDescription, Distribution, Extent, Offer, OfferFile, OfferRow,
         OfferedPolicy, SignedOffer,
     },
-    policy::{self, Columns, PolicySource, Slice},
+    policy::{self, Action, Columns, PolicySource, Slice},
     receipt::{Commit, Kind, Row, read},
     source::{self, Format},
 };
@@ -87,6 +87,13 @@ impl Exchange {
         )
         .map_err(refuse("policy-invalid"))?;
         let Audience { sealed_for: audience, plain, plain_unenforced } = file.audience.unwrap_or_default();
+        for clause in slice.clauses().iter().filter(|clause| clause.permit && clause.actions.contains(&Action::Release))
+        {
+            can_apply(&slice.demanded(std::slice::from_ref(&clause.id)), &columns, Some(&file.dataset.format))
+                .map_err(|refusal| {
+                    Refusal::new("policy-invalid", format!("policy `{}`: {}", clause.id, refusal.sentence))
+                })?;
+        }
         check_enforced(&slice, file.policy.contract_only, plain && !plain_unenforced)?;
         if plain && !audience.is_empty() {
             return Err(Refusal::new(

@@ -1,6 +1,6 @@
 //! The provider's side of a release: decide, record, open; take the acknowledgement; hand over the key, last.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     agreement::{AgreementRow, Extent, OpenRelease, Question, SubjectRow, principal_of_partner, subject_key},
@@ -14,14 +14,14 @@ use crate::{
     dataplane::{Grant, ReleaseRow, ReleaseState, SentBody, bodies_prefix, check_segments},
     error::Refusal,
     exchange::{
-        Exchange, address,
+        CONFLICT, Exchange, address,
         before::{Asking, Shown},
         refuse, retry,
     },
     id::{ParticipantId, ReleaseId},
     identity::Peer,
     offer::Offer,
-    policy::{Action, Amount, Asked, Decision, Obligations, Verdict},
+    policy::{Action, Amount, Asked, Columns, Decision, Obligations, Verdict},
     protocol::{
         Party,
         extension::{
@@ -29,6 +29,8 @@ use crate::{
         },
     },
     receipt::{Commit, Kind, PartnerHalf, Payload, Receipt, Row, list, read},
+    source::Format,
+    transform::{HashKey, Plan},
 };
 
 /// Longest purpose that is taken, in bytes.
@@ -118,7 +120,11 @@ impl Exchange {
                 code: request.code.as_deref(),
             },
         };
-        let (decision, grounds) = self.decide_on_grounds(&asking).await?;
+        let (decision, grounds) = match self.decide_on_grounds(&asking).await {
+            Ok(decided) => decided,
+            Err(refusal) if refusal.is(CONFLICT) => return Err(refusal),
+            Err(refusal) => return self.deny(&agreement, peer, grant, None, refusal).await,
+        };
         if decision.verdict == Verdict::Conditional {
             let mut receipt = self.receipt(Kind::Conditional, Some(&agreement));
             receipt.transfer = Some(grant.transfer.clone());
@@ -135,6 +141,10 @@ impl Exchange {
                 return self.deny(&agreement, peer, grant, Some((&decision, &request.purpose)), refusal).await;
             }
         };
+        if let Err(refusal) = can_apply(&obligations, columns, agreement.source.as_ref().map(|pin| pin.format.as_str()))
+        {
+            return self.deny(&agreement, peer, grant, Some((&decision, &request.purpose)), refusal).await;
+        }
         let Some(pin) = agreement.source.clone() else {
             return Err(Refusal::new("source-unavailable", "the agreement names no source of ours"));
         };
@@ -169,7 +179,7 @@ impl Exchange {
         self.record_decision(&mut commit, &mut receipt, &decision);
         self.record_commitment(&mut commit, &mut receipt, "purpose", request.purpose.as_bytes());
         receipt.action = Some(Action::Release.as_str().to_owned());
-        receipt.obligations_sha256 = Some(obligations.sha256());
+        receipt.obligations_sha256 = Some(decision.obligations.sha256());
         if let Some(filter) = &request.filter {
             self.record_commitment(&mut commit, &mut receipt, "filter", filter.as_bytes());
         }
@@ -527,6 +537,27 @@ impl Exchange {
     }
 }
 
+/// Whether these obligations can be applied to data with these columns: found out before anything is spent.
+///
+/// # Errors
+/// `obligations-unmet`.
+pub(super) fn can_apply(obligations: &Obligations, columns: &Columns, format: Option<&str>) -> Result<(), Refusal> {
+    let unmet = |error: &dyn std::fmt::Display| Refusal::new("obligations-unmet", error.to_string());
+    let format: Format = format.unwrap_or("csv").parse().map_err(|error| unmet(&error))?;
+    // what depends on the request is made a limit and a filter by it
+    let always = Obligations { quota: None, matching: BTreeSet::new(), ..obligations.clone() };
+    Plan::compile(&always, columns, format, Arc::new(NoKeys)).map(|_| ()).map_err(|error| unmet(&error))
+}
+
+/// Stands for keys where nothing is applied.
+struct NoKeys;
+
+impl HashKey for NoKeys {
+    fn key(&self, _domain: &str) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
 /// Bounds on what a peer may send along.
 fn bounded(request: &ReleaseRequest) -> Result<(), Refusal> {
     let too_long =
@@ -551,7 +582,7 @@ fn bounded(request: &ReleaseRequest) -> Result<(), Refusal> {
 }
 
 /// What a release spends until it is acknowledged: the most that it can be.
-fn reserved(extent: Extent, obligations: &Obligations) -> Amount {
+pub(super) fn reserved(extent: Extent, obligations: &Obligations) -> Amount {
     let limit = obligations.limit.unwrap_or(u64::MAX);
     Amount { count: 1, records: extent.records.unwrap_or(0).min(limit), bytes: extent.bytes }
 }

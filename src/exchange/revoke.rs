@@ -122,9 +122,6 @@ impl Exchange {
                 return Err(unknown());
             }
             let receipt = retry!(self.take_half(&agreement, peer, &half))?;
-            if !consumes(&agreement) {
-                self.duty_done(&receipt).await?;
-            }
             if receipt.kind == Kind::Revoked && consumes(&agreement) {
                 let why =
                     receipt.reason.unwrap_or_else(|| Refusal::new("agreement-revoked", "the provider gave no reason"));
@@ -143,6 +140,9 @@ impl Exchange {
         }
         let mut commit = Commit::new();
         self.keep_half(&mut commit, &checked)?;
+        if checked.new {
+            self.mark_duty(&mut commit, agreement, &checked.receipt).await?;
+        }
         self.commit(commit).await?;
         Ok(checked.receipt)
     }

@@ -65,6 +65,11 @@ impl Timer {
                 tracing::error!(%refusal, "approvals that nobody used could not be forgotten");
             }
             if ticks.is_multiple_of(PENDING)
+                && let Err(refusal) = self.0.finish_withdrawals().await
+            {
+                tracing::error!(%refusal, "withdrawn consents could not be looked at");
+            }
+            if ticks.is_multiple_of(PENDING)
                 && let Err(refusal) = self.0.expire_pending().await
             {
                 tracing::error!(%refusal, "steps that wait for people could not be looked at");

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{
-    Columns, Comparison, Filter, FilterError, FilterExpr, Obligations,
+    ColumnRule, Columns, Comparison, Filter, FilterError, FilterExpr, Obligations,
     problem::{did_you_mean, harmless, nearest},
 };
 
@@ -36,6 +36,9 @@ pub enum AskError {
     /// None of the columns that are asked for may leave.
     #[error("none of the columns that the request asks for may leave")]
     Nothing,
+    /// A column that has to leave with the others: it makes the groups, or the mark.
+    #[error("the request leaves out `{0}`, by which rows are grouped or marked: ask for it too")]
+    Needed(String),
     /// A filter that can't be read.
     #[error("the request's filter: {0}")]
     Filter(#[from] FilterError),
@@ -116,7 +119,9 @@ impl Obligations {
                 return Err(AskError::Groups(at_least.k));
             }
             let shown = |column: &str| {
-                !self.columns.contains_key(column) && self.keep.as_ref().is_none_or(|keep| keep.contains(column))
+                !self.watermark.contains_key(column)
+                    && !self.columns.contains_key(column)
+                    && self.keep.as_ref().is_none_or(|keep| keep.contains(column))
             };
             let looked_at = filter.columns();
             if let Some(hidden) =
@@ -128,12 +133,21 @@ impl Obligations {
         }
         if asked.fields.is_some() {
             let fields = asked.fields(columns)?;
-            let kept: BTreeSet<String> = match self.keep.take() {
+            let before = self.keep.take();
+            let kept: BTreeSet<String> = match before.clone() {
                 None => fields,
                 Some(keep) => keep.intersection(&fields).cloned().collect(),
             };
-            if kept.is_empty() {
+            let leaves = |column: &String| self.columns.get(column) != Some(&ColumnRule::Drop);
+            if !kept.iter().any(leaves) {
                 return Err(AskError::Nothing);
+            }
+            // groups of fewer columns are larger: answers could be joined to smaller ones. And a mark needs all of its own
+            let grouped = self.at_least.iter().flat_map(|at_least| &at_least.columns);
+            let marked = self.watermark.iter().flat_map(|(column, keys)| keys.iter().chain([column]));
+            let could = |column: &&String| leaves(column) && before.as_ref().is_none_or(|keep| keep.contains(*column));
+            if let Some(needed) = grouped.chain(marked).filter(could).find(|column| !kept.contains(*column)) {
+                return Err(AskError::Needed(needed.clone()));
             }
             self.keep = Some(kept);
         }
@@ -218,6 +232,27 @@ mod tests {
             Obligations { at_least: Some(AtLeast { k: 5, columns: BTreeSet::new() }), ..Obligations::default() };
         let refused = groups.for_request(&asked(&[], "life_status = 'living'"), &columns(), 0);
         assert_eq!(refused, Err(AskError::Groups(5)));
+    }
+
+    #[test]
+    fn groups_and_marks_keep_the_columns_that_make_them() {
+        let grouped = Obligations {
+            at_least: Some(AtLeast { k: 5, columns: BTreeSet::from(["age".to_owned(), "name".to_owned()]) }),
+            columns: [("name".to_owned(), ColumnRule::Drop)].into(),
+            ..Obligations::default()
+        };
+        let ask = |fields: &[&str]| grouped.clone().for_request(&asked(fields, ""), &columns(), 0);
+        assert_eq!(ask(&["life_status"]), Err(AskError::Needed("age".into())), "answers could be joined");
+        assert!(ask(&["age", "life_status"]).is_ok(), "`name` leaves in no answer");
+        assert_eq!(ask(&["name"]), Err(AskError::Nothing));
+        let marked = Obligations {
+            watermark: [("age".to_owned(), BTreeSet::from(["id_no".to_owned()]))].into(),
+            ..Obligations::default()
+        };
+        let ask = |fields: &[&str], filter: &str| marked.clone().for_request(&asked(fields, filter), &columns(), 0);
+        assert_eq!(ask(&["age"], ""), Err(AskError::Needed("id_no".into())));
+        assert_eq!(ask(&[], "age = 38"), Err(AskError::Hidden("age".into())), "it would tell the digit that was moved");
+        assert!(ask(&["age", "id_no"], "id_no = '1'").is_ok());
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::policy::{
 const MAX_NAME: usize = 64;
 /// Longest statement that a consumer accepts, in bytes.
 const MAX_STATEMENT: usize = 512;
+/// Shortest time between reports, in seconds.
+const MIN_REPORT: u64 = 3600;
 /// Longest time of a duty.
 const MAX_DAYS: u64 = 36_500;
 
@@ -159,10 +161,24 @@ impl After {
         };
         Ok(match known {
             "delete_within" => Self::DeleteWithin(time()?),
-            "report" => Self::Report(time()?),
+            // each one is a signed receipt and a letter
+            "report" => Self::Report(time()?).at_least(known, MIN_REPORT, &args.words)?,
             _ if args.words.is_empty() => Self::Notify,
             _ => return Err(ObligationError::Arguments { name: known, takes: "nothing" }),
         })
+    }
+}
+
+impl After {
+    fn at_least(self, name: &'static str, seconds: u64, words: &[String]) -> Result<Self, ObligationError> {
+        match self {
+            Self::Report(time) if time.as_secs() < seconds => Err(ObligationError::Range {
+                name,
+                value: harmless(&words.join(", ")),
+                range: "one hour or more, such as PT1H or P1D",
+            }),
+            fine => Ok(fine),
+        }
     }
 }
 
@@ -286,6 +302,7 @@ mod tests {
             ("delete_within(P1M)", "P365D"),
             ("delete_within(P0D)", "one second"),
             ("report(P40000D)", "36,500"),
+            ("report(PT59M)", "one hour"),
             ("notify(x)", "nothing"),
             ("delete_withn(P1D)", "did you mean `delete_within`"),
         ] {

@@ -207,17 +207,17 @@ fn in_files(folder: &Path, wanted: &[u8]) -> bool {
 async fn a_copy_is_deleted_in_time_and_the_provider_sees_it_or_that_it_is_overdue() {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
-    let text = policy("@after(\"delete_within(PT1H); report(PT10M)\")", "");
+    let text = policy("@after(\"delete_within(PT3H); report(PT1H)\")", "");
     let (provider, consumer, agreement) = pair_with(folder.path(), &text, clock.clone()).await;
     assert_eq!(
         provider.node.exchange.agreement_row(&agreement).await.unwrap().agreement.duties,
-        ["delete_within(PT1H)", "report(PT10M)"]
+        ["delete_within(PT3H)", "report(PT1H)"]
     );
     consumer.fetch(wanted(&agreement)).await.unwrap();
     read_copy(&consumer).await;
     let owed = provider.node.exchange.duties().await.unwrap();
     assert_eq!((owed.len(), owed[0].overdue.len(), owed[0].deleted), (1, 0, None));
-    clock.advance(Duration::from_secs(601));
+    clock.advance(Duration::from_secs(3601));
     consumer.node.exchange.do_duties().await.unwrap();
     let until = async |done: fn(&counterseal::exchange::DutyView) -> bool| {
         for _ in 0..200 {
@@ -235,7 +235,7 @@ async fn a_copy_is_deleted_in_time_and_the_provider_sees_it_or_that_it_is_overdu
     let payload: serde_json::Value = serde_json::from_slice(&counterseal::crypto::unb64(jws).unwrap()).unwrap();
     assert_eq!(payload["usage"]["read"], 1);
 
-    clock.advance(Duration::from_secs(3000));
+    clock.advance(Duration::from_secs(7200));
     consumer.node.exchange.do_duties().await.unwrap();
     let copy = consumer.node.exchange.all_copies().await.unwrap().remove(0);
     assert!(!consumer.node.exchange.vault.folder(&copy.id).join("copy.key").exists());
@@ -245,9 +245,9 @@ async fn a_copy_is_deleted_in_time_and_the_provider_sees_it_or_that_it_is_overdu
     // a consumer that does nothing is seen not to
     consumer.fetch(FetchRequest { another: true, ..wanted(&agreement) }).await.unwrap();
     consumer.node.stop().await;
-    clock.advance(Duration::from_secs(3600 + 301));
+    clock.advance(Duration::from_secs(3 * 3600 + 301));
     let overdue = &provider.node.exchange.duties().await.unwrap()[0].overdue;
-    assert_eq!(overdue, &["delete_within(PT1H)", "report(PT10M)"]);
+    assert_eq!(overdue, &["delete_within(PT3H)", "report(PT1H)"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

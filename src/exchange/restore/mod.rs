@@ -62,7 +62,9 @@ pub struct Restored {
 const fn shared(party: Party) -> &'static [Kind] {
     match party {
         Party::Provider => &[Kind::Released, Kind::Delivered, Kind::Revoked],
-        Party::Consumer => &[Kind::Acknowledged, Kind::Opened, Kind::Disputed, Kind::Used, Kind::Deleted],
+        Party::Consumer => {
+            &[Kind::Acknowledged, Kind::Opened, Kind::Disputed, Kind::Used, Kind::Deleted, Kind::Reported]
+        }
     }
 }
 
@@ -352,6 +354,9 @@ impl Exchange {
                 && places.insert((LogProof::log_of(&half.logged.proof), half.logged.number))
             {
                 self.keep_half(&mut commit, &checked)?;
+                if checked.new {
+                    self.mark_duty(&mut commit, &agreement, &checked.receipt).await?;
+                }
             }
         }
         if recovered > 0 {

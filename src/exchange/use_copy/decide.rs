@@ -248,8 +248,14 @@ impl Exchange {
                 slice: &asking.slice,
                 question: asking.question((&offer, &asked), target, &agreement, &spent, how),
                 agreement: &agreement,
-                snapshot: copy.id.as_str().to_owned(),
-                request: how.software.application.clone(),
+                // derived data is another thing than what it came from
+                snapshot: std::iter::once(target.id())
+                    .flatten()
+                    .chain(copies.iter().map(|copy| &copy.id))
+                    .map(|id| id.as_str())
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                request: String::new(),
                 spent_records: 0,
                 shown: how.shown,
             };
