@@ -32,7 +32,7 @@
 //! - [`offer`]: datasets, offers and catalogs: signing, sealing, visibility, the DCAT view.
 //! - [`transform`]: obligations applied to data, as a stream of records.
 //! - [`source`]: opening a dataset's bytes under the operator's roots.
-//! - [`policy`]: Cedar schema, slices, the four verdicts, obligations and their meet.
+//! - [`policy`]: Cedar schema, slices, the four verdicts, obligations and their meet; the steward's workbench.
 //! - [`protocol`]: Dataspace Protocol 2025-1 and the peer extension: wire types, state machines, routes, client.
 //! - [`receipt`]: receipts, series, the log, and the committer: the only way to write.
 //! - [`identity`]: own keys and certificates, participant statements, partners of both kinds, tokens.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    agreement::{AgreementRow, Approver},
+    agreement::{AgreementRow, ApprovalState, Approver},
     api::{Api, Problem, events, grounds, keeping, processes, receipts, uses, workbench},
     error::Refusal,
     exchange::{Acting, Exchange, FetchRequest, NegotiationRequest, NegotiationView, Pairing},
@@ -291,6 +291,10 @@ async fn status(By(api): By) -> Answer<Value> {
     let agreements = exchange.agreements().await?;
     let size = exchange.receipts.size().await.map_err(unreadable)?;
     let certificate = exchange.keys.certificate();
+    let approvals = exchange.approvals().await?;
+    let open_approvals = approvals.iter().filter(|approval| approval.state == ApprovalState::Open).count();
+    let mut overdue = exchange.duties().await?;
+    overdue.retain(|duty| !duty.overdue.is_empty());
     Ok(Json(json!({
         "did": exchange.us,
         "name": exchange.config.participant.name,
@@ -302,6 +306,8 @@ async fn status(By(api): By) -> Answer<Value> {
         "agreements": agreements.len(),
         "receipts": size,
         "pending": exchange.pending().await?.len(),
+        "approvals": open_approvals,
+        "overdue": overdue,
         "plain": exchange.config.listen.plain.map(|_| &exchange.plain_url),
         "certificateEnds": certificate.not_after,
         "clock": exchange.guard.check().err(),

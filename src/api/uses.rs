@@ -19,7 +19,7 @@ use crate::{
         Problem,
         routes::{Answer, By, id, parse},
     },
-    exchange::{CopyView, DerivedRequest, Handed, Handing, Handover, Registration, UseRequest, Used},
+    exchange::{CopyView, DerivedRequest, First, Handed, Handing, Handover, Registration, UseRequest, Used},
     id::ReceiptId,
     net::ConnectionInfo,
     vault::{Application, DerivedRow},
@@ -45,6 +45,9 @@ pub struct UseBody {
     /// How long a file that is handed out stays.
     #[serde(default = "an_hour")]
     pub keep_seconds: u64,
+    /// What was done first.
+    #[serde(default)]
+    pub first: First,
 }
 
 fn read() -> String {
@@ -68,10 +71,10 @@ pub(super) async fn use_copy(
     connection: Option<Extension<ConnectionInfo>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let UseBody { of, purpose, action, application, quiet, keep_seconds } = parse(&body)?;
+    let UseBody { of, purpose, action, application, quiet, keep_seconds, first } = parse(&body)?;
     let from: Option<IpAddr> = connection.map(|Extension(info)| info.remote.ip().to_canonical());
     let request = UseRequest { of, purpose, action, application };
-    match api.exchange.hand_over(&request, &Handing { from, quiet, keep_seconds }).await? {
+    match api.exchange.hand_over(&request, &Handing { from, quiet, keep_seconds, first }).await? {
         Handed::Stream(used) => Ok(streamed(used)),
         Handed::Over(handover) => Ok(Json(handover).into_response()),
         Handed::Deleted { copy, dataset } => Ok(Json(json!({ "deleted": copy, "dataset": dataset })).into_response()),

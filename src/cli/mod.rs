@@ -18,7 +18,9 @@ mod pending;
 mod policy;
 mod receipt;
 mod remote;
+mod scenario;
 mod serve;
+mod stage;
 mod use_copy;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -27,11 +29,16 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::error::Refusal;
 
-pub use self::init::{NewHome, create, data_folder};
+pub use self::{
+    init::{NewHome, create, data_folder},
+    scenario::{Report, Scenario, play},
+    stage::Voice,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   counterseal demo                                   the whole story in ten seconds
+  counterseal scenario examples/healthcare           one of the scenarios, each step checked
   counterseal --home hospital init --name Hospital   make a home: keys, certificate, configuration
   counterseal --home hospital serve                  run its connector
   counterseal --home hospital peer invite --out hospital.json
@@ -72,9 +79,9 @@ enum Command {
     Catalog(remote::Catalog),
     /// Agree with a partner on a dataset of its catalog.
     Negotiate(remote::Negotiate),
-    /// Policies: new, check, test, explain, show, preview, releases, odrl, which run alone; simulate, trace.
+    /// Policies: new, check, test, explain, show, preview, releases, diff, prove, odrl run alone; simulate, trace don't.
     #[command(subcommand)]
-    Policy(policy::PolicyCommand),
+    Policy(Box<policy::PolicyCommand>),
     /// Follow what happens to negotiations and transfers.
     Events(events::Events),
     /// Steps that wait for a person: list them, take one.
@@ -136,6 +143,8 @@ enum Command {
     Restore(backup::Restore),
     /// Two connectors and an outsider on loopback: the whole story, with what was checked.
     Demo(demo::Demo),
+    /// A scenario's folder, played on loopback: each step checked, each refusal shown.
+    Scenario(scenario::ScenarioArgs),
     /// Completions for a shell.
     Completions {
         /// Which shell.
@@ -186,7 +195,7 @@ pub fn run() -> ExitCode {
 const fn default_log(command: &Command) -> &'static str {
     match command {
         Command::Serve(_) => "counterseal=info,warn",
-        Command::Demo(_) => "off",
+        Command::Demo(_) | Command::Scenario(_) => "off",
         _ => "warn",
     }
 }
@@ -199,8 +208,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Init(args) => init::run(&home, args, &out).map(|()| done),
         Command::Serve(args) => serve::run(&home, args).await.map(|()| done),
         Command::Demo(args) => demo::run(args, &out).await,
+        Command::Scenario(args) => scenario::run(args, &out).await,
         Command::Key(command) => key::run(&home, command, &out).map(|()| done),
-        Command::Policy(command) => policy::run(&home, command, &out).await,
+        Command::Policy(command) => policy::run(&home, *command, &out).await,
         Command::Doctor => doctor::run(&home, &out).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "counterseal", &mut std::io::stdout());

@@ -357,6 +357,16 @@ pub async fn status(client: &Client, out: &Output) -> anyhow::Result<()> {
             text(status, "pending"),
             text(status, "certificateEnds"),
         );
+        if status["approvals"].as_u64().is_some_and(|open| open > 0) {
+            let open = text(status, "approvals");
+            lines.push_str(&format!("  approvals    {open} asked for (counterseal approval list)\n"));
+        }
+        for duty in status["overdue"].as_array().into_iter().flatten() {
+            let what: Vec<String> =
+                duty["overdue"].as_array().into_iter().flatten().filter_map(Value::as_str).map(plain).collect();
+            let line = format!("  ! OVERDUE: {} owes {} for {}\n", text(duty, "consumer"), what.join("; "), text(duty, "release"));
+            lines.push_str(&alarming(&line));
+        }
         if let Some(problem) = status["clock"]["sentence"].as_str() {
             lines.push_str(&alarming(&format!("  ! {problem}\n")));
         }

@@ -14,6 +14,7 @@ use crate::{
         output::{Output, text},
     },
     error::{Code, Refusal},
+    exchange::First,
 };
 
 /// Use a copy in the vault, if the agreement's policy allows it.
@@ -63,6 +64,15 @@ struct UseArgs {
     /// How long a file that is handed to an application stays, in seconds.
     #[arg(long, default_value_t = 3600)]
     keep_seconds: u64,
+    /// A statement of the policy's that is accepted, word for word; may be repeated.
+    #[arg(long)]
+    accept: Vec<String>,
+    /// The acting person, as enrolled here.
+    #[arg(long)]
+    person: Option<String>,
+    /// That person's one-time code.
+    #[arg(long, requires = "person")]
+    code: Option<String>,
     /// Where the stream goes; standard output if nowhere else.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -94,6 +104,7 @@ pub async fn use_copy(client: &Client, command: Use, out: &Output) -> anyhow::Re
         application: args.application,
         quiet: args.quiet,
         keep_seconds: args.keep_seconds,
+        first: First { accepts: args.accept.into_iter().collect(), person: args.person, code: args.code },
     };
     let response = match client.send(reqwest::Method::POST, "/v1/use", &body).await {
         Ok(response) => response,

@@ -12,7 +12,7 @@ use crate::{
     error::Refusal,
     exchange::{Exchange, refuse},
     id::{DatasetId, ParticipantId},
-    policy::{Before, ContextFact, Decision, Slice, Verdict},
+    policy::{Action, Before, ContextFact, Decision, Obligations, Slice, Verdict},
     receipt::{Commit, Kind, Receipt, Row, list, read},
     time::Timestamp,
 };
@@ -25,7 +25,7 @@ const MAX_FAILURES: u32 = 5;
 const LOCK: Duration = Duration::from_secs(15 * 60);
 
 /// What a request shows of what was done first.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shown<'a> {
     /// Statements that it accepts.
     pub accepts: Option<&'a BTreeSet<String>>,
@@ -129,10 +129,15 @@ impl Exchange {
     /// Exactly what has to be approved.
     fn approval_object(&self, asking: &Asking<'_>, decision: &Decision) -> Result<ApprovalObject, Refusal> {
         let question = &asking.question;
-        let demanded = asking.slice.demanded(&decision.policies);
-        let obligations = demanded
-            .for_request(question.asked, &question.offer.dataset.columns, asking.spent_records)
-            .map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+        // what was done to the bytes was done when they left
+        let obligations = match question.action {
+            Action::Use(_) => Obligations::default(),
+            _ => asking
+                .slice
+                .demanded(&decision.policies)
+                .for_request(question.asked, &question.offer.dataset.columns, asking.spent_records)
+                .map_err(|error| Refusal::new(error.code(), error.to_string()))?,
+        };
         Ok(ApprovalObject {
             principal: question.principal.id.clone(),
             action: question.action.as_str().to_owned(),
@@ -194,7 +199,11 @@ impl Exchange {
         mut receipt: Receipt,
     ) -> Result<T, Refusal> {
         let sentence = decision.reason.as_ref().map_or_else(String::new, |reason| reason.sentence.clone());
-        let refusal = Refusal::new("release-conditional", format!("not yet: {sentence}; then ask again"));
+        let sentence = format!("not yet: {sentence}; then ask again");
+        let refusal = match asking.question.action {
+            Action::Use(_) => Refusal::new("use-conditional", sentence),
+            _ => Refusal::new("release-conditional", sentence),
+        };
         let waits_for_people = decision.open.iter().any(|before| role(before).is_some());
         let new = !grounds.missing.is_empty() || !waits_for_people;
         if new && self.refusals.within_budget(&asking.question.principal.id, asking.question.now) {

@@ -90,6 +90,7 @@ impl Exchange {
             software: &software,
             method: application.as_ref().map_or("01", |application| application.delivery()),
             from: None,
+            shown: Default::default(),
         };
         let how = How { action: self.which(&parents, &MAKING, &how).await?, ..how };
         let (row, keying) = self.seal_derived(request, dataset, &parents).await?;
@@ -387,7 +388,7 @@ impl Exchange {
 }
 
 fn how_onward<'a>(purpose: &'a str, software: &'a Software, action: UseAction) -> How<'a> {
-    How { action, purpose, software, method: "01", from: None }
+    How { action, purpose, software, method: "01", from: None, shown: Default::default() }
 }
 
 /// Two texts that hold together.

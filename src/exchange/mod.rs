@@ -112,7 +112,7 @@ pub use self::{
     timer::Timer,
     trace::{Recipient, TraceRequest, Traced},
     transfer::{TransferAction, TransferView},
-    use_copy::{CopyView, Handed, Handing, Handover, HandoverState, OpenUses, UseRequest, Used},
+    use_copy::{CopyView, First, Handed, Handing, Handover, HandoverState, OpenUses, UseRequest, Used},
     webhook::Webhook,
     witness::{Behind, Cosigned, SEEN, WitnessClient, Witnesses},
 };

@@ -28,6 +28,7 @@ pub mod template;
 mod value;
 pub mod workbench;
 
+pub(crate) use self::problem::{did_you_mean, nearest};
 pub use self::{
     action::{Action, Reach, UseAction},
     asked::{AskError, Asked},

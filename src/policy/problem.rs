@@ -143,12 +143,12 @@ pub enum PolicyError {
 }
 
 /// `; did you mean …?`, or nothing.
-pub(super) fn did_you_mean(near: Option<&str>, sign: &str) -> String {
+pub(crate) fn did_you_mean(near: Option<&str>, sign: &str) -> String {
     near.map(|near| format!("; did you mean `{sign}{near}`?")).unwrap_or_default()
 }
 
 /// The known name nearest to what was written, if it is near: at most two slips, or only the case differs.
-pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // the distance is quadratic; nothing this long is a slip of the hand
     if written.len() > 256 {
         return None;

@@ -147,6 +147,7 @@ impl Case {
         }
         if let Some(wanted) = &expected.open {
             let open: BTreeSet<String> = decision.open.iter().map(ToString::to_string).collect();
+            let wanted: BTreeSet<String> = wanted.iter().map(|open| unquoted(open)).collect();
             differs("open", format!("{wanted:?}"), format!("{open:?}"));
         }
         if let Some(wanted) = &expected.after {
@@ -189,8 +190,11 @@ fn merge(into: &mut Table, from: &Table) {
 
 impl Given {
     fn facts(self, place: &str, zone: Zone, columns: &Columns) -> Facts {
-        let met: BTreeSet<Before> =
-            self.met.iter().map(|met| Before::parse(met).unwrap_or_else(|| panic!("{place}: {met}"))).collect();
+        let met: BTreeSet<Before> = self
+            .met
+            .iter()
+            .map(|met| Before::parse(&unquoted(met)).unwrap_or_else(|| panic!("{place}: {met}")))
+            .collect();
         let mut context = BTreeMap::new();
         for fact in ContextFact::ALL {
             if let Some(value) = self.value(place, fact, zone, columns, &met) {
@@ -268,6 +272,18 @@ impl Given {
             }),
         }
     }
+}
+
+/// `accept('…')`, as it is written in a policy, as [`Before`] shows it.
+fn unquoted(text: &str) -> String {
+    for quote in ['\'', '"'] {
+        if let Some((name, rest)) = text.split_once(&format!("({quote}"))
+            && let Some(inner) = rest.strip_suffix(&format!("{quote})"))
+        {
+            return format!("{name}({inner})");
+        }
+    }
+    text.to_owned()
 }
 
 fn typed(kind: FactKind, given: &Toml) -> Option<Value> {

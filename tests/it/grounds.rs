@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use counterseal::{
     agreement::{AgreementState, Approver},
-    exchange::{ConsentBody, Enrolment, FetchRequest, NewApprover, PaymentBody, UseRequest, With},
+    exchange::{ConsentBody, Enrolment, FetchRequest, First, Handing, NewApprover, PaymentBody, UseRequest, With},
     id::{AgreementId, DatasetId, ParticipantId},
     receipt::{Filter, Kind},
     time::{Clock, ManualClock, SystemClock},
@@ -379,4 +379,54 @@ async fn an_offer_says_whether_a_clause_may_be_nobodys_and_a_consumer_whether_it
     assert!(view.ended.as_ref().is_some_and(|ended| ended.is("agreement-unenforceable")), "{:?}", view.ended);
     approver(&consumer, "dpo", &["privacy"], None).await;
     consumer.agree(&provider).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_use_waits_for_what_has_to_be_done_first_at_the_consumers() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "@id(\"all\") permit (principal, action in [Action::\"discover\", Action::\"negotiate\", Action::\"release\"], resource);
+@id(\"read\") @before(\"approve(privacy); consent(subjects); accept('no onward sharing')\") permit (principal, action == Action::\"read\", resource);";
+    let (provider, consumer) = (
+        crate::locks::start(folder.path(), "p", Arc::new(SystemClock)).await,
+        crate::locks::start(folder.path(), "c", Arc::new(SystemClock)).await,
+    );
+    provider.add(&consumer).await;
+    consumer.add(&provider).await;
+    let officer = approver(&consumer, "dpo", &["privacy"], None).await;
+    provider.publish(text).await;
+    let agreement = consumer.agree(&provider).await;
+    consumer.fetch(wanted(&agreement)).await.unwrap();
+    let exchange = &consumer.node.exchange;
+    let ask = |purpose: &str| UseRequest {
+        of: "d".into(),
+        purpose: purpose.into(),
+        action: "read".into(),
+        application: None,
+    };
+    let showing = |accepts: &[&str]| Handing {
+        first: First { accepts: texts(accepts), ..First::default() },
+        ..Handing::default()
+    };
+    let refusal = exchange.hand_over(&ask("x"), &showing(&[])).await.unwrap_err();
+    assert!(refusal.is("use-conditional") && refusal.sentence.contains("privacy"), "{refusal}");
+    let id = exchange.approvals().await.unwrap()[0].id.clone();
+    exchange.decide_approval(&officer, &id, None).await.unwrap();
+    assert!(exchange.hand_over(&ask("x"), &showing(&["no onward sharing"])).await.unwrap_err().is("use-conditional"));
+    let consent = ConsentBody {
+        name: "subjects".into(),
+        participant: consumer.did().clone().into(),
+        dataset: DatasetId::parse("d").unwrap(),
+        reference: "archive/7".into(),
+        until: None,
+    };
+    exchange.record_consent(&consent).await.unwrap();
+    assert!(
+        exchange.hand_over(&ask("other"), &showing(&["no onward sharing"])).await.unwrap_err().is("use-conditional")
+    );
+    assert!(exchange.hand_over(&ask("x"), &showing(&["No onward sharing"])).await.unwrap_err().is("use-conditional"));
+    assert_eq!(consumer.count(Kind::Used).await, 0);
+    exchange.hand_over(&ask("x"), &showing(&["no onward sharing"])).await.unwrap();
+    assert_eq!(consumer.count(Kind::Used).await, 1);
+    // the approval is used up
+    assert!(exchange.hand_over(&ask("x"), &showing(&["no onward sharing"])).await.unwrap_err().is("use-conditional"));
 }

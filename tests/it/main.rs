@@ -22,6 +22,7 @@ mod people;
 mod policy;
 mod refusals;
 mod restore;
+mod scenarios;
 mod streams;
 mod templates;
 mod threats;

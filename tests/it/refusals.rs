@@ -204,14 +204,20 @@ fn a_row_that_is_broken_ends_the_stream_and_no_key_is_given() {
         fs::write(&data, text).unwrap();
         hospital.run(&["offer", "publish", &hospital.path("offer.toml")])
     };
-    // within the sample that publishing looks at, it is found there
-    let output = publish(format!("{original}687,\"short\"\n"));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("row 687 (line 688) has 2 fields, the header has 16"));
     let rows = original.split_once('\n').unwrap().1;
-    assert!(publish(format!("{original}{rows}1373,\"short\"\n")).status.success());
+    // publishing counts the records to the last one: a broken one is found there
+    for (before, number) in [(original.clone(), 687), (format!("{original}{rows}"), 1373)] {
+        let output = publish(format!("{before}{number},\"short\"\n"));
+        let told = format!("row {number} (line {}) has 2 fields, the header has 16", number + 1);
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&told));
+    }
+    // a value that an obligation can't handle is found when it is applied
+    let mut cells: Vec<&str> = rows.lines().next().unwrap().split(',').collect();
+    cells[4] = "old";
+    assert!(publish(format!("{original}{rows}{}\n", cells.join(","))).status.success());
     let agreement = research.json(&["negotiate", &hospital.did, COHORT])["agreement"].as_str().unwrap().to_owned();
     assert_eq!(research.refused(&["fetch", &agreement, "--purpose", "research"]).0, "stream-broken");
-    assert!(hospital.log().contains("row 1373 (line 1374) has 2 fields, the header has 16"), "{}", hospital.log());
+    assert!(hospital.log().contains("row 1373, column `age`: `band` needs a number"), "{}", hospital.log());
     assert_eq!(research.json(&["copies"])[0]["state"], "receiving");
 }
 

@@ -29,7 +29,9 @@ fn settled(folder: &Path) -> (House, House) {
 
 fn publish(hospital: &House, id: &str) {
     fs::write(hospital.data(&format!("{id}.csv")), "id,age\n1,38\n2,41\n").unwrap();
-    hospital.write("p.cedar", THRICE);
+    // one way of counting, and the other
+    let counted = if id == "d" { "context.subject.total.count" } else { "context.count" };
+    hospital.write("p.cedar", &THRICE.replace("context.count", counted));
     let offer = hospital.write(
         "o.toml",
         &format!(
@@ -89,6 +91,15 @@ fn a_restored_provider_goes_on_in_a_new_log_and_gives_no_count_back() {
         research.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
     };
     fetched(&kept);
+    // a consent that may be withdrawn after the backup, an approver who may be removed
+    let consent = ["--participant", "did:web:research.invalid", "--dataset", "d", "--reference", "archive/1"];
+    hospital.ok(&[&["consent", "record", "credit"][..], &consent].concat());
+    let token = folder.path().join("li.token").display().to_string();
+    hospital.ok(&["approver", "add", "li", "--role", "board", "--token-out", &token]);
+    assert!(
+        hospital.json(&["consent", "list"])[0]["name"] == "credit"
+            && hospital.json(&["approver", "list"])[0]["name"] == "li"
+    );
     let backup = folder.path().join("backup").display().to_string();
     hospital.ok(&["backup", "--out", &backup]);
 
@@ -116,6 +127,9 @@ fn a_restored_provider_goes_on_in_a_new_log_and_gives_no_count_back() {
     hospital.serve();
     until(&hospital, "the partner has said what it knows", || restoring(&hospital).is_empty());
 
+    for gone in ["consent", "approver"] {
+        assert_eq!(hospital.json(&[gone, "list"]), serde_json::json!([]), "nobody can say whether it still stands");
+    }
     let status = hospital.json(&["status"]);
     let log = status["log"]["origin"].as_str().unwrap();
     let epoch: u64 = log.strip_prefix("did:web:hospital.invalid/log/").unwrap().parse().unwrap();

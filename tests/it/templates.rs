@@ -8,9 +8,9 @@ use std::{
 };
 
 use counterseal::{
-    offer::OfferFile,
+    offer::{Approval, OfferFile},
     policy::{
-        Verdict,
+        Column, Columns, Verdict,
         template::{self, SlotType},
     },
 };
@@ -62,6 +62,30 @@ fn the_tests_pass_with_other_numbers_too() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// A steward's columns have other names than the template's.
+#[test]
+fn the_tests_pass_for_other_columns_too() {
+    let mut failures = Vec::new();
+    for template in template::library().unwrap() {
+        let name = template.about().id.clone();
+        let renamed = |name: &str| format!("{name} 列");
+        let columns = template.columns().iter().map(|column| Column { name: renamed(&column.name), kind: column.kind });
+        let columns = Columns::new(columns.collect()).unwrap();
+        let mut values = template.examples();
+        for slot in template.slots().iter().filter(|slot| slot.kind == SlotType::Column) {
+            let value = match serde_json::from_str::<Vec<String>>(&slot.example) {
+                Ok(list) => serde_json::to_string(&list.iter().map(|one| renamed(one)).collect::<Vec<_>>()).unwrap(),
+                Err(_) => renamed(&slot.example),
+            };
+            values.insert(slot.name.clone(), value);
+        }
+        let rendered = template.with_columns(columns).render(&values).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let cases = Cases::read(&name, &rendered.policy, &rendered.tests);
+        failures.extend(cases.failures().into_iter().map(|failure| format!("{name}: {failure}")));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// A policy that no case is decided by is one that nobody has tried.
 #[test]
 fn every_policy_of_every_template_decides_some_case() {
@@ -90,8 +114,10 @@ fn every_rendered_offer_is_an_offer() {
         fs::write(folder.path().join("policy.cedar"), &rendered.policy).unwrap();
         fs::write(folder.path().join("offer.toml"), &rendered.offer).unwrap();
         let loaded = OfferFile::load(&folder.path().join("offer.toml"));
-        let (_, policy) = loaded.unwrap_or_else(|error| panic!("{}: {error}", template.about().id));
+        let (offer, policy) = loaded.unwrap_or_else(|error| panic!("{}: {error}", template.about().id));
         assert_eq!(policy, rendered.policy);
+        let by_hand = template.about().id == "supply-demand";
+        assert_eq!(offer.approval == Approval::Manual, by_hand, "{}", template.about().id);
     }
 }
 

@@ -11,7 +11,7 @@ use counterseal::policy::{Action, ContextFact, FactKind, FactSource, Reach, Verd
 
 use crate::cases::Cases;
 
-/// TC609-6-2025-14 C.7 运算符.
+/// The operators of TC609-6-2025-14 运算符.
 const OPERATORS: [&str; 12] =
     ["eq", "gt", "gteq", "hasPart", "isA", "isAllOf", "isAnyOf", "isNoneOf", "isPartOf", "lt", "lteq", "neq"];
 

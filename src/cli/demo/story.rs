@@ -1,22 +1,22 @@
 //! The story.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 
-use super::{
-    Teller,
-    cast::{Actor, Cast},
-};
+use super::cast::{Cast, groups, publish};
 use crate::{
     agreement::AgreementState,
-    cli::refused,
+    cli::{
+        refused,
+        stage::{Actor, Teller, client, flipped, kinds_of, missing, until},
+    },
     error::Refusal,
     evidence::{Trust, folder, reconcile, verify},
     exchange::FetchRequest,
     id::AgreementId,
     protocol::{BASE, outgoing},
-    receipt::{Filter, Kind},
+    receipt::Kind,
 };
 
 const LYMPH: &str = include_str!("../../../examples/data/lymph_node.csv");
@@ -58,16 +58,16 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         "uninvited, the outsider isn't even told what there is: peer-unknown",
         "未受邀者连目录也看不到：peer-unknown",
     )?;
-    let seen_by_research = research.add(hospital, &[]).await?;
-    let seen_by_hospital = hospital.add(research, &["research"]).await?;
+    let seen_by_research = research.add(hospital, groups(&[])).await?;
+    let seen_by_hospital = hospital.add(research, groups(&["research"])).await?;
     let own = [hospital.invite()?.1.fingerprint(), research.invite()?.1.fingerprint()];
     teller.check(
         seen_by_research == own[0] && seen_by_hospital == own[1],
         format!("hospital {} and research {} read the same on both sides", own[0], own[1]),
         format!("医院 {} 与研究公司 {} 的指纹两边一致", own[0], own[1]),
     )?;
-    outsider.add(hospital, &[]).await?;
-    hospital.add(outsider, &[]).await?;
+    outsider.add(hospital, groups(&[])).await?;
+    hospital.add(outsider, groups(&[])).await?;
     teller.check(
         hospital.node.exchange.peer_views().len() == 2,
         "the outsider is let into the data space too, but into no group: being known is not being allowed",
@@ -80,13 +80,23 @@ pub async fn tell(folder: &Path, teller: &mut Teller) -> anyhow::Result<Cast> {
         "医院发布：686 名患者数据密封给研究公司，天气数据公开，名册仅限员工",
     );
     let sealed_for = format!("\n[audience]\nsealed_for = [\"{}\"]\n", research.did());
-    hospital
-        .publish(COHORT, &offer("cohort-research", COHORT, "Lymph node cohort", &sealed_for), COHORT_POLICY, LYMPH)
-        .await?;
-    hospital
-        .publish(OPEN, &offer("weather-open", OPEN, "Weather in Seattle, 2012 to 2015", ""), WEATHER_POLICY, WEATHER)
-        .await?;
-    hospital.publish("staff-roster", &offer("roster", "staff-roster", "Staff", ""), ROSTER_POLICY, ROSTER).await?;
+    publish(
+        hospital,
+        COHORT,
+        &offer("cohort-research", COHORT, "Lymph node cohort", &sealed_for),
+        COHORT_POLICY,
+        LYMPH,
+    )
+    .await?;
+    publish(
+        hospital,
+        OPEN,
+        &offer("weather-open", OPEN, "Weather in Seattle, 2012 to 2015", ""),
+        WEATHER_POLICY,
+        WEATHER,
+    )
+    .await?;
+    publish(hospital, "staff-roster", &offer("roster", "staff-roster", "Staff", ""), ROSTER_POLICY, ROSTER).await?;
     teller.check(
         hospital.node.exchange.offers.all().len() == 3,
         "three offers, each signed, each with its own policy",
@@ -382,17 +392,6 @@ async fn raw(who: &Actor, provider: &Actor, path: &str) -> anyhow::Result<(u16, 
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-fn client(who: &Actor, provider: &Actor) -> anyhow::Result<(reqwest::Client, String)> {
-    let base = provider.node.exchange.base_url.clone();
-    let target = crate::net::Target {
-        peer: provider.did().clone().into(),
-        seq: 0,
-        origin: crate::net::Origin::Pinned(vec![provider.node.exchange.keys.certificate().spki]),
-        endpoints: vec![base.clone()],
-    };
-    Ok((crate::net::Clients::new(who.node.exchange.keys.tls.clone()).client_for(&target, &base)?, base))
-}
-
 /// The outsider asks for a release with the token that research holds for its running transfer.
 async fn stolen_token(victim: &Actor, thief: &Actor, provider: &Actor) -> anyhow::Result<(u16, String)> {
     let newest = fs::read_dir(victim.home.join("tokens"))?.filter_map(Result::ok).map(|entry| entry.path()).next();
@@ -417,53 +416,10 @@ async fn both_rows(
     Ok(rows)
 }
 
-async fn kinds_of(actor: &Actor, agreement: &AgreementId) -> anyhow::Result<Vec<Kind>> {
-    let filter = Filter { agreement: Some(agreement.clone()), ..Filter::default() };
-    Ok(actor
-        .node
-        .exchange
-        .receipts
-        .list(&filter, 0, 1000)
-        .await?
-        .into_iter()
-        .map(|stored| stored.receipt.kind)
-        .collect())
-}
-
 async fn kinds(actor: &Actor, agreement: &AgreementId, of: &[Kind]) -> anyhow::Result<Vec<Kind>> {
     Ok(kinds_of(actor, agreement).await?.into_iter().filter(|kind| of.contains(kind)).collect())
 }
 
-/// Receipts of `own`'s that `other` should hold and doesn't yet: they travel by the outbox.
-async fn missing(own: &Actor, other: &Actor, agreement: &AgreementId) -> anyhow::Result<usize> {
-    const SENT: [Kind; 6] = [Kind::Released, Kind::Delivered, Kind::Opened, Kind::Used, Kind::Deleted, Kind::Revoked];
-    let halves = other.node.exchange.receipts.halves(agreement).await?;
-    let filter = Filter { agreement: Some(agreement.clone()), ..Filter::default() };
-    let receipts = own.node.exchange.receipts.list(&filter, 0, 1000).await?;
-    let sent = receipts.iter().filter(|stored| SENT.contains(&stored.receipt.kind));
-    Ok(sent.filter(|stored| !halves.iter().any(|half| half.jws == stored.jws)).count())
-}
-
-/// Waits for what the outbox brings; it is a matter of milliseconds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    for _ in 0..250 {
-        if holds().await? {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    anyhow::bail!("waited 5 s in vain until {what}")
-}
-
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
-}
-
-/// The same line with one character of its receipt's signature changed.
-fn flipped(line: &str) -> anyhow::Result<String> {
-    let end = line.find("\",\"proof\"").context("a receipt has a proof")?;
-    let mut text = line.to_owned().into_bytes();
-    let at = end - 40;
-    text[at] = if text[at] == b'A' { b'B' } else { b'A' };
-    Ok(String::from_utf8(text)?)
 }

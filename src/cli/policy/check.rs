@@ -42,7 +42,7 @@ pub fn run(args: Check, out: &Output) -> anyhow::Result<ExitCode> {
     // a policy that an offer names is checked with the offer
     let mut named = HashSet::new();
     let mut findings = Vec::new();
-    files.sort_by_key(|path| !path.extension().is_some_and(|ext| ext == "toml"));
+    files.sort_by_key(|path| path.extension().is_none_or(|ext| ext != "toml"));
     let mut checked = 0_usize;
     for file in files {
         if file.canonicalize().is_ok_and(|full| named.contains(&full)) && !args.paths.contains(&file) {

@@ -11,7 +11,7 @@ use crate::cli::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   counterseal policy diff old.cedar new.cedar --action release
-  counterseal policy diff old.cedar new.cedar --column id=integer
+  counterseal policy diff old.cedar new.cedar
 
 Each difference is one request, as a [[case]] that can be pasted into the new policy's test file.
 Exit codes: 0 proven alike, and nothing found that is demanded no more; 1 a difference; 2 no solver, or a build without it; 3 not known.")]

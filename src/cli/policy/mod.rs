@@ -2,11 +2,14 @@
 //! connector about: the decision of a receipt, decisions of the past, whose copy a leak was.
 
 mod check;
+mod diff;
 mod explain;
 mod files;
 mod new;
 mod odrl;
 mod preview;
+mod proof;
+mod prove;
 mod releases;
 mod show;
 mod simulate;
@@ -36,6 +39,10 @@ pub enum PolicyCommand {
     Preview(preview::Preview),
     /// Whether offers of one dataset tell more together than each alone.
     Releases(releases::Releases),
+    /// What a new policy allows that the old one didn't, and the other way round.
+    Diff(diff::Diff),
+    /// Whether something can ever be allowed: proven, or a request that shows it.
+    Prove(prove::Prove),
     /// What a new policy would have said of what was decided under an offer or an agreement.
     Simulate(simulate::Simulate),
     /// Whose copy a leaked file was.
@@ -54,6 +61,8 @@ pub async fn run(home: &Path, command: PolicyCommand, out: &Output) -> anyhow::R
         PolicyCommand::Show(args) => show::run(args, out),
         PolicyCommand::Preview(args) => preview::run(args, out),
         PolicyCommand::Releases(args) => releases::run(args, out),
+        PolicyCommand::Diff(args) => diff::run(args, out),
+        PolicyCommand::Prove(args) => prove::run(args, out),
         PolicyCommand::Simulate(args) => simulate::run(home, args, out).await,
         PolicyCommand::Trace(args) => trace::run(home, args, out).await,
         PolicyCommand::Odrl(args) => odrl::run(args, out),

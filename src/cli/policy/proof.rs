@@ -1,8 +1,10 @@
 //! What `policy diff` and `policy prove` share: which slices, which actions, which solver.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
+
+use super::files::Around;
 
 /// The same as for other refusals of what was asked wrongly: 2.
 pub const CANNOT_ASK: u8 = 2;
@@ -19,15 +21,8 @@ pub struct Asked {
     /// Seconds that the solver may think about one question.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
-    /// A column of the dataset and its kind, such as id=integer.
-    #[arg(long, value_name = "NAME=KIND")]
-    pub column: Vec<String>,
-    /// The connector's global policies.
-    #[arg(long, value_name = "FILE")]
-    pub global: Option<PathBuf>,
-    /// The offer's floor.
-    #[arg(long, default_value = "")]
-    pub floor: String,
+    #[command(flatten)]
+    pub around: Around,
 }
 
 /// Says what to install.
@@ -47,12 +42,12 @@ pub use self::with::{answered, load, quit, shown};
 mod with {
     use std::{path::Path, time::Duration};
 
-    use anyhow::{Context as _, anyhow, bail};
+    use anyhow::{Context as _, bail};
     use serde_json::{Value as Json, json};
 
     use super::*;
     use crate::policy::{
-        Action, Column, ColumnKind, Columns, PolicySource, Slice,
+        Action, Slice,
         prove::{Answer, Counterexample, ProveError, Solver, case},
     };
 
@@ -72,35 +67,9 @@ mod with {
         }
     }
 
-    /// Compiles a policy file.
+    /// Compiles a policy file, or an offer's.
     pub fn load(path: &Path, asked: &Asked) -> anyhow::Result<Slice> {
-        let read =
-            |path: &Path| std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()));
-        let columns = asked.column.iter().map(|text| {
-            let (name, kind) = text.split_once('=').ok_or_else(|| anyhow!("`{text}`: a column is NAME=KIND"))?;
-            let known =
-                [ColumnKind::Text, ColumnKind::Integer, ColumnKind::Number, ColumnKind::Date, ColumnKind::Boolean];
-            let kind = known.into_iter().find(|known| word(*known) == kind);
-            let kind = kind.ok_or_else(|| anyhow!("`{text}`: a kind is text, integer, number, date or boolean"))?;
-            Ok(Column { name: name.to_owned(), kind })
-        });
-        let columns = Columns::new(columns.collect::<anyhow::Result<_>>()?)?;
-        let (own, global) = (read(path)?, asked.global.as_deref().map(read).transpose()?.unwrap_or_default());
-        let name = path.display().to_string();
-        let global_name = asked.global.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-        let own = PolicySource { name: &name, text: &own };
-        let global = PolicySource { name: &global_name, text: &global };
-        Ok(Slice::compile(own, global, &asked.floor, "", &columns)?)
-    }
-
-    const fn word(kind: ColumnKind) -> &'static str {
-        match kind {
-            ColumnKind::Text => "text",
-            ColumnKind::Integer => "integer",
-            ColumnKind::Number => "number",
-            ColumnKind::Date => "date",
-            ColumnKind::Boolean => "boolean",
-        }
+        Ok(asked.around.load(path)?.compile()?.0)
     }
 
     /// Without a solver nothing was asked: that is exit code 2, not a refusal.

@@ -61,8 +61,12 @@ pub fn run(args: Prove, out: &Output) -> anyhow::Result<ExitCode> {
     let Question { never: nowhere, always: everywhere, equivalent, .. } = &args.question;
     // (what is asked about, the answer, what is proven, which decision is shown)
     let asked: Result<Vec<(String, Answer)>, _> = match (nowhere, everywhere, equivalent) {
-        (Some(condition), ..) => never(&slice, condition, &actions, &solver).map(|answers| where_(condition, answers)),
-        (_, Some(condition), _) => always(&slice, condition, &actions, &solver).map(|answers| where_(condition, answers)),
+        (Some(condition), ..) => {
+            never(&slice, condition, &actions, &solver).map(|answers| by_action(condition, answers))
+        }
+        (_, Some(condition), _) => {
+            always(&slice, condition, &actions, &solver).map(|answers| by_action(condition, answers))
+        }
         (.., Some(other)) => {
             let other = proof::load(other, &args.asked)?;
             diff(&slice, &other, &actions, &solver).map(|changes| {
@@ -123,7 +127,7 @@ pub fn run(args: Prove, out: &Output) -> anyhow::Result<ExitCode> {
 }
 
 #[cfg(feature = "prove")]
-fn where_(
+fn by_action(
     condition: &str,
     answers: Vec<(crate::policy::Action, crate::policy::prove::Answer)>,
 ) -> Vec<(String, crate::policy::prove::Answer)> {

@@ -15,13 +15,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    agreement::{AgreementRow, AgreementState},
+    agreement::{AgreementRow, AgreementState, ApprovalRow, Approver, ConsentRow, SubjectRow, Tally, subject_key},
     crypto::b64,
     dataplane::{ReleaseRow, ReleaseState},
     error::Refusal,
     exchange::{Exchange, catalog::parsed, refuse, retry, use_copy::consumes},
     id::{AgreementId, ParticipantId, ReleaseId, Sha256},
     identity::Peer,
+    policy::Action,
     protocol::{
         BASE, Party,
         extension::{
@@ -83,6 +84,12 @@ impl Exchange {
         receipt.reason =
             Some(Refusal::new("store-restored", format!("restored from a backup of {}", restored.backed_up)));
         self.node_receipt(&mut commit, receipt)?;
+        // which of these were used, withdrawn or removed since the backup, no partner can say: they are put on record anew
+        for prefix in [ApprovalRow::PREFIX, ConsentRow::PREFIX, Approver::PREFIX] {
+            let rows =
+                self.store.scan(prefix.as_bytes(), None, usize::MAX).await.map_err(refuse("store-unreadable"))?;
+            rows.into_iter().for_each(|(key, _)| commit.delete_blind(key));
+        }
         commit.put(&row, &Restored { recorded: true, ..restored }).map_err(refuse("internal"))?;
         self.commit(commit).await.map(|_| ())
     }
@@ -291,6 +298,10 @@ impl Exchange {
     ) -> Result<u64, Refusal> {
         let unreadable = refuse("store-unreadable");
         let (row, mut agreement) = self.agreement(id).await?;
+        let zone = self.agreed_offer(&agreement)?.policy.zone;
+        let subject_key = subject_key(&agreement.agreement.consumer.id, &agreement.agreement.dataset);
+        let subject = read::<SubjectRow>(&*self.store, &subject_key).await.map_err(&unreadable)?;
+        let mut tallies = subject.value.clone().unwrap_or_default();
         let mut commit = Commit::new();
         let mut recovered = 0;
         let mut seen = HashSet::new();
@@ -309,11 +320,11 @@ impl Exchange {
             if known.value.is_some() || here.is_some() || !seen.insert(sha256) {
                 continue;
             }
-            apply(&mut agreement, &receipt);
+            apply(&mut agreement, &mut tallies, &receipt, zone);
             if receipt.kind == Kind::Delivered
                 && let Some(release) = &receipt.release
             {
-                self.close_delivered(&mut commit, release).await?;
+                self.close_delivered(&mut commit, &agreement, release).await?;
             }
             let kept = PartnerHalf {
                 agreement: id.clone(),
@@ -343,16 +354,25 @@ impl Exchange {
                 self.keep_half(&mut commit, &checked)?;
             }
         }
+        if recovered > 0 {
+            commit.put(&subject, &tallies).map_err(refuse("internal"))?;
+        }
         commit.put(&row, &agreement).map_err(refuse("internal"))?;
         self.commit(commit).await?;
         Ok(recovered)
     }
 
     /// A release that the backup has open was delivered since: it does not lapse.
-    async fn close_delivered(&self, commit: &mut Commit, release: &ReleaseId) -> Result<(), Refusal> {
+    async fn close_delivered(
+        &self,
+        commit: &mut Commit,
+        agreement: &AgreementRow,
+        release: &ReleaseId,
+    ) -> Result<(), Refusal> {
         let key = ReleaseRow::key(release);
         let row = read::<ReleaseRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
         if let Some(open) = row.value.clone().filter(|row| row.state == ReleaseState::Open) {
+            self.begin_duties(commit, agreement, release, open.released.sha256(), open.duties)?;
             commit.put(&row, &ReleaseRow { state: ReleaseState::Delivered, ..open }).map_err(refuse("internal"))?;
         }
         Ok(())
@@ -395,17 +415,20 @@ fn recovered_key(agreement: &AgreementId, sha256: &Sha256) -> Vec<u8> {
 }
 
 /// What a receipt of ours that came back does to the agreement: what it spent is spent, what it ended is over.
-fn apply(agreement: &mut AgreementRow, receipt: &Receipt) {
+fn apply(agreement: &mut AgreementRow, tallies: &mut SubjectRow, receipt: &Receipt, zone: Zone) {
     // how much is not in the receipt: what is offered is the most that it can have been
     let amount = agreement.source.as_ref().and_then(|pin| pin.extent).unwrap_or_default().once();
-    let zone = Zone::default();
+    let mut spend = |tally: &mut Tally, action: &str| {
+        tally.spend(amount, receipt.time, zone);
+        tallies.entry(action.to_owned()).or_default().spend(amount, receipt.time, zone);
+    };
     let closes = |open: Option<&ReleaseId>| open.is_some() && open == receipt.release.as_ref();
     match receipt.kind {
-        Kind::Released => agreement.releases.spend(amount, receipt.time, zone),
+        Kind::Released => spend(&mut agreement.releases, Action::Release.as_str()),
         Kind::Delivered if closes(agreement.open.as_ref().map(|open| &open.id)) => agreement.open = None,
         Kind::Used => {
             if let Some(action) = &receipt.action {
-                agreement.uses.entry(action.clone()).or_default().spend(amount, receipt.time, zone);
+                spend(agreement.uses.entry(action.clone()).or_default(), action);
             }
         }
         Kind::Revoked => {

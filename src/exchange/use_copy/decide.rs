@@ -14,12 +14,14 @@ use crate::{
     crypto::jws::Jws,
     error::Refusal,
     exchange::{
-        Exchange, refuse,
+        Exchange,
+        before::{Asking as Waiting, Grounds, Shown},
+        refuse,
         use_copy::{Target, destroyed},
     },
     id::{AgreementId, ReceiptId},
     offer::Offer,
-    policy::{Action, Asked, Decision, Slice, UseAction, Verdict, columns_named, strictest},
+    policy::{Action, Asked, ContextFact, Decision, Slice, UseAction, Verdict, columns_named, strictest},
     receipt::{Commit, Kind, Row, read},
     time::{Timestamp, Zone},
     vault::{self, CopyRow, CopyState, DerivedRow},
@@ -38,6 +40,8 @@ pub(in crate::exchange) struct How<'a> {
     pub method: &'static str,
     /// Where the request came from.
     pub from: Option<IpAddr>,
+    /// What was done first.
+    pub shown: Shown<'a>,
 }
 
 /// A use that was decided and recorded.
@@ -57,6 +61,8 @@ pub(in crate::exchange) struct Answer<'a> {
     pub zone: Zone,
     pub subject: Row<SubjectRow>,
     pub asking: Asking,
+    /// What it rests on besides the request.
+    pub grounds: Grounds,
 }
 
 /// What an agreement decides by: to be asked again about other uses.
@@ -71,22 +77,31 @@ impl Asking {
     /// Decides on these counters.
     pub fn decide(&self, target: &Target, agreement: &AgreementRow, subject: &SubjectRow, how: &How<'_>) -> Decision {
         let (offer, asked) = seen_as(self.offer.clone(), target);
-        let principal = principal_of_party(&agreement.agreement.consumer);
-        decide(
-            &self.slice,
-            &Question {
-                agreement: Some(agreement),
-                purpose: Some(how.purpose),
-                address: how.from,
-                software: how.software,
-                asked: &asked,
-                delivery: Delivery { method: how.method, ..Delivery::file(true) },
-                extent: Some(extent(target)),
-                arrived: self.arrived,
-                subject: Some(subject),
-                ..Question::new(Action::Use(how.action), principal, &offer, self.now)
-            },
-        )
+        decide(&self.slice, &self.question((&offer, &asked), target, agreement, subject, how))
+    }
+
+    fn question<'a>(
+        &self,
+        (offer, asked): (&'a Offer, &'a Asked),
+        target: &Target,
+        agreement: &'a AgreementRow,
+        subject: &'a SubjectRow,
+        how: &How<'a>,
+    ) -> Question<'a> {
+        let consumer = &agreement.agreement.consumer;
+        Question {
+            site: consumer.physical_address.as_deref(),
+            agreement: Some(agreement),
+            purpose: Some(how.purpose),
+            address: how.from,
+            software: how.software,
+            asked,
+            delivery: Delivery { method: how.method, ..Delivery::file(true) },
+            extent: Some(extent(target)),
+            arrived: self.arrived,
+            subject: Some(subject),
+            ..Question::new(Action::Use(how.action), principal_of_party(consumer), offer, self.now)
+        }
     }
 }
 
@@ -128,6 +143,7 @@ impl Exchange {
         let mut first = None;
         let mut subjects: BTreeMap<Vec<u8>, (Row<SubjectRow>, SubjectRow)> = BTreeMap::new();
         for answer in answers {
+            answer.grounds.spend(commit)?;
             let mut receipt = self.receipt(Kind::Used, Some(&answer.agreement));
             receipt.action = Some(action.to_owned());
             receipt.release.clone_from(&answer.copy.release);
@@ -220,8 +236,31 @@ impl Exchange {
         let arrived = copies.iter().map(|copy| copy.arrived()).min();
         let zone = agreed.policy.zone;
         let asking = Asking { slice, offer: agreed, arrived, now };
-        let decision = asking.decide(target, &agreement, &spent, how);
-        Ok(Answer { row, agreement, copy, decision, zone, subject, asking })
+        let mut decision = asking.decide(target, &agreement, &spent, how);
+        let mut grounds = Grounds::default();
+        let action = Action::Use(how.action);
+        let rests_on_more =
+            asking.slice.mentions(action).contains(&ContextFact::Consent) || decision.verdict == Verdict::Conditional;
+        // giving a copy up waits for nobody
+        if rests_on_more && how.action != UseAction::Delete {
+            let (offer, asked) = seen_as(asking.offer.clone(), target);
+            let waiting = Waiting {
+                slice: &asking.slice,
+                question: asking.question((&offer, &asked), target, &agreement, &spent, how),
+                agreement: &agreement,
+                snapshot: copy.id.as_str().to_owned(),
+                request: how.software.application.clone(),
+                spent_records: 0,
+                shown: how.shown,
+            };
+            (decision, grounds) = self.decide_on_grounds(&waiting).await?;
+            if decision.verdict == Verdict::Conditional {
+                let mut receipt = self.receipt(Kind::Conditional, Some(&agreement));
+                receipt.release.clone_from(&copy.release);
+                return self.hold(&waiting, &decision, &grounds, receipt).await;
+            }
+        }
+        Ok(Answer { row, agreement, copy, decision, zone, subject, asking, grounds })
     }
 
     async fn subject_row(&self, agreement: &AgreementRow) -> Result<Row<SubjectRow>, Refusal> {

@@ -38,6 +38,7 @@ impl Exchange {
             software: &software,
             method: "01",
             from: handing.from,
+            shown: handing.first.shown(),
         };
         let mut decisions = Vec::new();
         for (id, copies) in target.by_agreement() {

@@ -170,7 +170,14 @@ impl Exchange {
         }
         let software = application.as_ref().map(Application::software).unwrap_or_default();
         let method = application.as_ref().map_or("01", Application::delivery);
-        let how = How { action, purpose: &request.purpose, software: &software, method, from: handing.from };
+        let how = How {
+            action,
+            purpose: &request.purpose,
+            software: &software,
+            method,
+            from: handing.from,
+            shown: handing.first.shown(),
+        };
         let decided = retry!(self.use_once(&target, &how))?;
         self.post();
         self.keep_time(&watch.stop, target.by_agreement().into_keys().collect());
@@ -220,7 +227,14 @@ impl Exchange {
         refusal: Refusal,
     ) -> Result<T, Refusal> {
         let software = Software::default();
-        let how = How { action, purpose: &request.purpose, software: &software, method: "01", from: handing.from };
+        let how = How {
+            action,
+            purpose: &request.purpose,
+            software: &software,
+            method: "01",
+            from: handing.from,
+            shown: handing.first.shown(),
+        };
         match target.copies.first() {
             Some(copy) => self.deny_use(&self.agreement(&copy.agreement).await?.1, copy, &how, None, refusal).await,
             None => Err(refusal),

@@ -15,7 +15,7 @@ mod status;
 mod target;
 mod watch;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ use crate::{
     agreement::AgreementRow,
     crypto::jws,
     error::Refusal,
-    exchange::{Exchange, halves::unplaced, outbox::Draft, refuse, rows::About},
+    exchange::{Exchange, before::Shown, halves::unplaced, outbox::Draft, refuse, rows::About},
     id::{AgreementId, CopyId, DatasetId, Pid},
     policy::{Reach, UseAction},
     protocol::{
@@ -68,11 +68,31 @@ pub struct Handing {
     pub quiet: bool,
     /// How long a file that was handed out stays.
     pub keep_seconds: u64,
+    /// What was done first.
+    pub first: First,
+}
+
+/// What a use shows of what has to be done first.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct First {
+    /// Statements that are accepted, word for word.
+    pub accepts: BTreeSet<String>,
+    /// The acting person, as enrolled here.
+    pub person: Option<String>,
+    /// That person's one-time code.
+    pub code: Option<String>,
+}
+
+impl First {
+    fn shown(&self) -> Shown<'_> {
+        Shown { accepts: Some(&self.accepts), person: self.person.as_deref(), code: self.code.as_deref() }
+    }
 }
 
 impl Default for Handing {
     fn default() -> Self {
-        Self { from: None, quiet: false, keep_seconds: 3600 }
+        Self { from: None, quiet: false, keep_seconds: 3600, first: First::default() }
     }
 }
 

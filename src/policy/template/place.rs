@@ -102,7 +102,7 @@ pub(super) fn toml(text: &str) -> Result<Vec<Piece<'_>>, Wrong> {
                 return Err(Wrong { at, problem: "a string of several lines; templates use \"…\"".into() });
             }
             '"' => reader.string(match key.as_str() {
-                "obligations" | "floor" | "connector_floor" => Language::Obligations,
+                "obligations" | "floor" | "connector_floor" | "met" | "open" | "after" => Language::Obligations,
                 "filter" => Language::Filter,
                 _ => Language::Text,
             })?,

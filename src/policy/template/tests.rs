@@ -174,6 +174,7 @@ fn a_value_is_written_for_its_place() {
     let policy = "@a({{c}}) {{t}} {{d}} {{u + P1D}} {{n - 1}} {{a}} {{a.first}} \"{{t}} {{d}}\"\n\
                   @during(\"keep({{c}}); accept({{o}}); filter({{c.first}} = {{o}})\")";
     let offer = "t = {{t}}\nd = {{d}}\nu = \"{{u - P31D}}T00:00\"\nfloor = \"keep({{c}})\"\nfilter = \"{{c.first}} = {{o}}\"\n\
+                 met = [\"accept({{o}})\"]\n\
                  {{@columns}}";
     let rendered = {
         let template = small(policy, offer, &slots).unwrap();
@@ -188,7 +189,7 @@ fn a_value_is_written_for_its_place() {
     assert_eq!(
         rendered.offer,
         "t = \"it's \\\"so\\\"\"\nd = \"90d\"\nu = \"2026-02-28T00:00\"\nfloor = \"keep(id, age)\"\n\
-         filter = \"\\\"id\\\" = 'it''s'\"\n\"age\" = \"integer\"\n\"id\" = \"text\""
+         filter = \"\\\"id\\\" = 'it''s'\"\nmet = [\"accept(\\\"it's\\\")\"]\n\"age\" = \"integer\"\n\"id\" = \"text\""
     );
 }
 

@@ -147,8 +147,7 @@ fn finding(error: &PolicyError, source: PolicySource<'_>, start: usize) -> Findi
         PolicyError::Syntax { line, column, .. } | PolicyError::Invalid { line, column, .. } => (*line, *column),
         // the annotation's own line, where it is about one
         PolicyError::Obligation { place, .. } => {
-            let key = place.rsplit("`@").next().and_then(|key| key.strip_suffix('`'));
-            let at = key.and_then(|key| source.text.get(start..)?.find(&format!("@{key}")));
+            let at = annotation(place).and_then(|key| source.text.get(start..)?.find(&format!("@{key}")));
             line_column(source.text, start + at.unwrap_or(0))
         }
         _ => line_column(source.text, start),
@@ -156,10 +155,19 @@ fn finding(error: &PolicyError, source: PolicySource<'_>, start: usize) -> Findi
     // the place and the policy are said beside it
     let problem = match error {
         PolicyError::Syntax { problem, .. } | PolicyError::Invalid { problem, .. } => problem.clone(),
+        PolicyError::Obligation { place, error } => match annotation(place) {
+            Some(key) => format!("`@{key}`: {error}"),
+            None => format!("{place}: {error}"),
+        },
         _ => text,
     };
     let mut finding = Finding::new(Level::Error, code, source.name, place)
         .said(Said::new(problem.clone(), format!("{zh}（{problem}）")));
     finding.policy = policy.cloned();
     finding
+}
+
+/// The annotation that an obligation's place names.
+fn annotation(place: &str) -> Option<&str> {
+    place.rsplit_once("`@")?.1.strip_suffix('`')
 }

@@ -63,10 +63,9 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
         | "context.approval"
             if spaced =>
         {
-            let trimmed = text
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(if path.contains("region") || path.contains("jurisdiction") { "" } else { "_" });
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let place = matches!(path, "context.region" | "principal.jurisdiction");
+            let trimmed = if place { words.concat().to_uppercase() } else { words.join("_") };
             let said = Said::new(
                 format!("\"{text}\" has a space in it: names are compared letter by letter"),
                 format!("“{text}”中含有空格：名称逐字比较"),
@@ -97,10 +96,7 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
         }
         "context.encryptMode" => code_of(&["01", "02"]).map(|known| unknown_code(path, text, &known)),
         "context.deliveryMethod" => code_of(&["01", "02", "03"]).map(|known| unknown_code(path, text, &known)),
-        "context.algorithm"
-            if !text.is_empty()
-                && !(text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))) =>
-        {
+        "context.algorithm" if !text.is_empty() && !is_sha256(text) => {
             Some(unknown_code(path, text, "SHA-256 in 64 small hexadecimal digits"))
         }
         "context.dataField" if columns.is_some_and(|columns| columns.get(text).is_none()) => {
@@ -113,6 +109,10 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
         }
         _ => None,
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn unknown_code(path: &str, text: &str, known: &str) -> (&'static str, Said, Said) {

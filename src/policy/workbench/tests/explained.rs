@@ -130,7 +130,7 @@ fn pieces_together_say_what_the_whole_policy_says() {
 
 #[test]
 fn the_longest_condition_is_explained_on_a_small_stack() {
-    let many = |sign: &str| (0..140).map(|n| format!("context.count != {n}")).collect::<Vec<_>>().join(sign);
+    let many = |sign: &str| (0..115).map(|n| format!("context.count != {n}")).collect::<Vec<_>>().join(sign);
     for (condition, outcome) in [(many(" && "), Outcome::Condition), (many(" || "), Outcome::Applied)] {
         let policy = format!("@id(\"long\") permit (principal, action, resource) when {{ {condition} }};");
         let explained = of(&policy, "release", &[("context", "count=99")]);
