@@ -2,7 +2,7 @@
 //! published, durable signed receipts beside bare sled, a sealed release beside a bare server, memory, start.
 //!
 //! Ends with an error when a promise isn't kept. `cargo bench -- --test` only tries whether everything runs;
-//! `cargo bench -- decision` (or `receipts`, `start`, `negotiation`, `release`) measures one part.
+//! `cargo bench -- decision` (or `slices`, `receipts`, `start`, `negotiation`, `release`) measures one part.
 
 mod bare;
 mod decision;
@@ -42,6 +42,9 @@ fn main() {
         return;
     }
     let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
+    if wanted("decision") || wanted("slices") {
+        decision::slices();
+    }
     if wanted("decision") {
         let mut criterion = Criterion::default();
         decision::decisions(&mut criterion);

@@ -16,8 +16,8 @@ use counterseal::{
     agreement::AgreementState,
     cli::data_folder,
     evidence::{Bundle, Trust, verify},
-    exchange::{About, ForeignPeer},
-    id::AgreementId,
+    exchange::{About, Erasure, ForeignPeer, TraceRequest},
+    id::{AgreementId, DatasetId},
     node::STEWARD,
     receipt::Kind,
     time::{Clock, ManualClock, SystemClock},
@@ -286,6 +286,32 @@ async fn a_plain_release_is_decided_counted_transformed_and_signed_by_us_alone()
     us.node.exchange.revoke_agreement(&AgreementId::parse(agreement).unwrap(), "over").await.unwrap();
     assert_eq!(get(&token).await.0, 403);
     foreign.message("TransferTerminationMessage").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leak_names_the_foreign_connector_whose_plain_copy_it_was_until_its_request_is_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let us = open_to_foreigners(folder.path(), Arc::new(SystemClock)).await;
+    let foreign = Foreign::new().await;
+    publish(&us, &TWICE.replace("band(age, 10); drop(id)", "hash(id)"), true).await;
+    us.node.exchange.add_foreign(&foreign.as_peer("BPNL1")).await.unwrap();
+    let (agreement, start) = foreign.agree_and_start(&us).await;
+    let (url, token) = pull(&start);
+    let leak = foreign.http.get(&url).bearer_auth(&token).send().await.unwrap().text().await.unwrap();
+    std::fs::write(us.home.join("leak.csv"), leak).unwrap();
+    let trace = || {
+        let (file, dataset) = (us.home.join("leak.csv"), DatasetId::parse("d").ok());
+        us.node.exchange.trace(TraceRequest { file, format: "csv".into(), dataset, offer: None })
+    };
+    let traced = trace().await.unwrap();
+    assert_eq!(traced.named.len(), 1, "{traced:?}");
+    assert!(traced.named[0].participant.as_str() == "BPNL1" && traced.named[0].certain, "{traced:?}");
+    let agreement = Some(AgreementId::parse(agreement).unwrap());
+    let erasure = Erasure { receipt: None, agreement, peer: None, reason: "asked for".into() };
+    us.node.exchange.erase(&erasure).await.unwrap();
+    let traced = trace().await.unwrap();
+    assert!(traced.named.is_empty() && traced.candidates.is_empty(), "{traced:?}");
+    assert!(traced.notes[0].contains("BPNL1") && traced.notes[0].contains("erased"), "{traced:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -159,16 +159,15 @@ fn decisions_on_record_are_explained_and_decided_again_by_a_new_policy() {
     assert!(!group["receipts"].to_string().contains("research"), "receipts are told without their purpose");
     assert_eq!(simulate("stricter.cedar", &stricter, &["--agreement", &other])["differing"], serde_json::json!([]));
     // wider: what was refused would have been released; the floor given here counts
-    let wider = POLICY.replace("context.purpose == \"research\" && ", "");
+    let wider = POLICY.replace("context.purpose == \"research\" && context.count < 2", "context.count < 9");
     let found = simulate("wider.cedar", &wider, &["--agreement", &agreement, "--floor", "drop(person)"]);
-    let verdicts: Vec<(&Value, &Value)> = found["differing"]
-        .as_array()
-        .unwrap()
+    let groups = found["differing"].as_array().unwrap();
+    let seen: Vec<(&Value, &Value, u64)> = groups
         .iter()
-        .map(|group| (&group["then"]["verdict"], &group["now"]["obligations"][0]))
+        .map(|group| (&group["then"]["verdict"], &group["now"]["obligations"][0], group["count"].as_u64().unwrap()))
         .collect();
-    assert_eq!(verdicts.len(), 1, "{found}");
-    assert_eq!(verdicts[0], (&"allow".into(), &"drop(person)".into()), "{found}");
+    let drop = &Value::from("drop(person)");
+    assert_eq!(seen, [(&"allow".into(), drop, 2), (&"default-deny".into(), drop, 1)], "{found}");
     let file = hospital.path("stricter.cedar");
     let text = hospital.ok(&["policy", "simulate", &file, "--offer", "o"]);
     assert!(

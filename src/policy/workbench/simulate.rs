@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{AgreementId, ParticipantId, ReceiptId, Sha256},
     policy::{
-        Before, Columns, ContextFact, Decision, Facts, PolicyError, PolicySource, Slice, Verdict,
+        Action, Before, Columns, ContextFact, Decision, Facts, PolicyError, PolicySource, Slice, Verdict,
         workbench::{Anatomy, Explanation, Said, explain::explain_with, promised, written},
     },
     time::{Timestamp, Zone},
@@ -189,13 +189,15 @@ impl Side {
         follows(self) != follows(other)
     }
 
-    fn of(decision: &Decision) -> Self {
+    /// Obligations are for what leaves; floors stand in every decision, but do nothing in others.
+    fn of(action: Action, decision: &Decision) -> Self {
+        let releases = action == Action::Release;
         Self {
             verdict: decision.verdict.as_str().to_owned(),
             policies: decision.policies.clone(),
             reason: decision.reason.as_ref().map(|reason| reason.code.as_str().to_owned()),
             open: decision.open.iter().map(Before::to_string).collect(),
-            obligations: written(&decision.obligations),
+            obligations: if releases { written(&decision.obligations) } else { Vec::new() },
             after: promised(&decision.duties),
         }
     }
@@ -244,7 +246,7 @@ pub fn simulate(new: &Slice, old: &BTreeMap<Sha256, Slice>, recorded: &[Recorded
                 continue;
             }
         };
-        let side = Side::of(&now);
+        let side = Side::of(facts.action, &now);
         if !then.differs(&side) {
             same += 1;
             continue;
@@ -306,7 +308,7 @@ fn again(
             ),
         ));
     }
-    let then = Side::of(&decided.decide(&facts));
+    let then = Side::of(facts.action, &decided.decide(&facts));
     let now = new.decide(&facts);
     let then = if then.verdict == recorded.verdict {
         then

@@ -14,12 +14,16 @@ use crate::{
 const OLD: &str = "@id(\"get\") @during(\"band(age, 10)\") permit (principal, action == Action::\"release\", resource) when { context.purpose == \"research\" && context.count < 3 };";
 
 fn slice(cedar: &str) -> Slice {
+    floored(cedar, "")
+}
+
+fn floored(cedar: &str, floor: &str) -> Slice {
     let columns = ["id", "age"].map(|name| Column { name: name.into(), kind: ColumnKind::Integer });
     let terms = Terms {
         offer: "o".into(),
         cedar: cedar.into(),
         global: String::new(),
-        floor: String::new(),
+        floor: floor.into(),
         connector_floor: String::new(),
         zone: Zone::BEIJING,
         columns: Columns::new(columns.to_vec()).unwrap(),
@@ -134,6 +138,21 @@ fn other_demands_on_the_bytes_or_on_what_comes_before_and_after_are_differences(
     let group = &before.differing[0];
     assert_eq!((group.now.verdict.as_str(), group.count), ("conditional", 3));
     assert_eq!(group.now.open, ["approve(board)"]);
+}
+
+#[test]
+fn a_floor_is_a_difference_where_bytes_leave_and_nowhere_else() {
+    let open = "@id(\"all\") permit (principal, action, resource);";
+    let old = slice(open);
+    let mut asking = facts("research", 0);
+    asking.action = Action::Negotiate;
+    let recorded = [decided(&old, 1, &asking), decided(&old, 2, &facts("research", 0))];
+    let found = simulate(&floored(open, "drop(id)"), &[(old.sha256(), old)].into(), &recorded).unwrap();
+    assert_eq!((found.same, found.differing.len()), (1, 1));
+    assert_eq!(
+        (found.differing[0].action, found.differing[0].now.obligations.concat()),
+        ("release", "drop(id)".into())
+    );
 }
 
 #[test]
