@@ -16,6 +16,10 @@ lint:
 demo *args:
     cargo run --release -- demo {{args}}
 
+# a scenario's folder: `just scenario examples/healthcare`
+scenario *args:
+    cargo run --release -- scenario {{args}}
+
 # benchmarks, as ratios within one run
 bench *args:
     cargo bench {{args}}
