@@ -58,7 +58,8 @@ impl ApprovalObject {
     }
 }
 
-/// One approval that a policy demands of one role, asked for or given.
+/// One approval that a policy demands of one role, asked for or given. What exactly is asked for lies beside it, where it
+/// can be erased.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovalRow {
@@ -66,14 +67,35 @@ pub struct ApprovalRow {
     pub id: String,
     /// Who has to approve.
     pub role: String,
-    /// What.
-    pub object: ApprovalObject,
+    /// Under which agreement.
+    pub agreement: AgreementId,
+    /// Who asks.
+    pub principal: ParticipantId,
+    /// SHA-256 of the [`ApprovalObject`].
+    pub object_sha256: Sha256,
     /// Since when it is asked for.
     pub asked: Timestamp,
     /// Until when it may be given, and once given, used.
     pub until: Timestamp,
     /// Where it stands.
     pub state: ApprovalState,
+}
+
+/// The same with what is asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Approval {
+    /// The row.
+    #[serde(flatten)]
+    pub row: ApprovalRow,
+    /// What exactly is asked for.
+    pub object: ApprovalObject,
+}
+
+impl std::ops::Deref for Approval {
+    type Target = ApprovalRow;
+    fn deref(&self) -> &ApprovalRow {
+        &self.row
+    }
 }
 
 /// Where an approval stands.
@@ -107,6 +129,14 @@ impl ApprovalRow {
     /// The row's key: one for each object and role.
     pub fn key(object: &Sha256, role: &str) -> Vec<u8> {
         row_key(Self::PREFIX, &[&object.to_string(), role])
+    }
+
+    /// Where the objects of approvals lie: each under its approval's key with this prefix.
+    pub const OBJECTS: &'static str = "ao/";
+
+    /// Where its object lies.
+    pub fn object_key(&self) -> Vec<u8> {
+        row_key(Self::OBJECTS, &[&self.object_sha256.to_string(), &self.role])
     }
 
     /// Whether it is there to be used at `now`.
@@ -149,13 +179,10 @@ impl Approver {
                 format!("this approval is for the role `{}`; `{}` has {}", row.role, self.name, roles.join(", ")),
             ));
         }
-        if self.participant.as_ref() == Some(&row.object.principal) {
+        if self.participant.as_ref() == Some(&row.principal) {
             return Err(Refusal::new(
                 "approval-by-requester",
-                format!(
-                    "`{}` belongs to {}, who asks: nobody approves their own request",
-                    self.name, row.object.principal
-                ),
+                format!("`{}` belongs to {}, who asks: nobody approves their own request", self.name, row.principal),
             ));
         }
         Ok(())
@@ -304,23 +331,29 @@ mod tests {
 
     use super::*;
 
+    fn object() -> ApprovalObject {
+        ApprovalObject {
+            principal: ParticipantId::parse("did:web:research.invalid").unwrap(),
+            action: "release".into(),
+            dataset: DatasetId::parse("cohort").unwrap(),
+            agreement: "urn:uuid:0190a000-0000-7000-8000-000000000000".parse().unwrap(),
+            purpose: "research".into(),
+            asked: Asked::default(),
+            software: Software::default(),
+            snapshot: "s".into(),
+            policy_sha256: Sha256([0; 32]),
+            obligations: Obligations::default(),
+            request: "r".into(),
+        }
+    }
+
     fn row(role: &str) -> ApprovalRow {
         ApprovalRow {
             id: "x".into(),
             role: role.into(),
-            object: ApprovalObject {
-                principal: ParticipantId::parse("did:web:research.invalid").unwrap(),
-                action: "release".into(),
-                dataset: DatasetId::parse("cohort").unwrap(),
-                agreement: "urn:uuid:0190a000-0000-7000-8000-000000000000".parse().unwrap(),
-                purpose: "research".into(),
-                asked: Asked::default(),
-                software: Software::default(),
-                snapshot: "s".into(),
-                policy_sha256: Sha256([0; 32]),
-                obligations: Obligations::default(),
-                request: "r".into(),
-            },
+            agreement: object().agreement,
+            principal: object().principal,
+            object_sha256: object().sha256(),
             asked: Timestamp::from_millis(0),
             until: Timestamp::from_millis(100),
             state: ApprovalState::Open,
@@ -329,7 +362,7 @@ mod tests {
 
     #[test]
     fn any_other_request_is_another_object() {
-        let base = row("board").object;
+        let base = object();
         let others = [
             ApprovalObject { purpose: "sales".into(), ..base.clone() },
             ApprovalObject { snapshot: "t".into(), ..base.clone() },

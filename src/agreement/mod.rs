@@ -13,7 +13,9 @@ mod row;
 
 pub use counters::{SubjectRow, Tally, subject_key};
 pub use decide::{Delivery, Question, decide, principal_of_partner, principal_of_party};
-pub use grounds::{ApprovalObject, ApprovalRow, ApprovalState, Approver, ConsentRow, DutyRow, SecondFactorRow};
+pub use grounds::{
+    Approval, ApprovalObject, ApprovalRow, ApprovalState, Approver, ConsentRow, DutyRow, SecondFactorRow,
+};
 pub use manifest::{Enforcer, ManifestClause, duties, manifest};
 pub use object::{Agreement, AgreementState, PartyFacts, Status, verify};
 pub use row::{AgreementRow, KnownStatus, OpenRelease, PREFIX, Payment, SeriesSecret, SourcePin, key};

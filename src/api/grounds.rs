@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    agreement::{ApprovalRow, Approver, ConsentRow},
+    agreement::{Approval, Approver, ConsentRow},
     api::{
         Problem, ReasonBody,
         routes::{Answer, By, Role, id, parse},
@@ -38,7 +38,7 @@ pub(super) async fn remove_approver(
 }
 
 /// What waits: an approver sees what they may decide on, everybody else all of it.
-pub(super) async fn approvals(By(api): By, approver: Option<Extension<Approver>>) -> Answer<Vec<ApprovalRow>> {
+pub(super) async fn approvals(By(api): By, approver: Option<Extension<Approver>>) -> Answer<Vec<Approval>> {
     let mut waiting = api.exchange.approvals().await?;
     if let Some(Extension(approver)) = approver {
         waiting.retain(|approval| approver.may_decide(approval).is_ok());

@@ -48,6 +48,10 @@ pub struct ReleaseRow {
     pub columns: Columns,
     /// What is done to the bytes.
     pub obligations: Obligations,
+    /// Whether the request asked for some rows: by which filter lies under [`ReleaseRow::filter_key`], where it can be
+    /// erased, until the release is closed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filtered: bool,
     /// What the consumer owes afterwards.
     #[serde(default, skip_serializing_if = "Duties::is_empty")]
     pub duties: Duties,
@@ -102,6 +106,14 @@ impl ReleaseRow {
     /// The row's key.
     pub fn key(id: &ReleaseId) -> Vec<u8> {
         row_key(Self::PREFIX, &[id.as_str()])
+    }
+
+    /// Where filters of requests lie.
+    pub const FILTERS: &'static str = "rf/";
+
+    /// Where the filter of its request lies, joined to what the policy demands: the row's key, under another prefix.
+    pub fn filter_key(id: &ReleaseId) -> Vec<u8> {
+        row_key(Self::FILTERS, &[id.as_str()])
     }
 
     /// The key of the row that finds a release by the consumer's request id.

@@ -34,6 +34,7 @@ use crate::{
     identity::{Keys, Peers},
     net::ConnectionInfo,
     offer::Extent,
+    policy::Filter,
     protocol::Caller,
     receipt::{Commit, Committer, Segment, read},
     source::{Format, Opened, Roots},
@@ -228,7 +229,16 @@ async fn begin(
         (StatusCode::INTERNAL_SERVER_ERROR, Refusal::new("obligation-unenforceable", error.to_string()))
     };
     let format: Format = release.format.parse().map_err(|error| unenforceable(&error))?;
-    let plan = Plan::compile(&release.obligations, &release.columns, format, Arc::new(scope))
+    let mut obligations = release.obligations.clone();
+    if release.filtered {
+        // lies apart, where it can be erased; without it nothing leaves
+        let kept =
+            parts.store.get(&ReleaseRow::filter_key(&release.id)).await.map_err(|error| unenforceable(&error))?;
+        let filter: Option<Filter> = kept.as_deref().and_then(|json| serde_json::from_slice(json).ok());
+        let lost = || unenforceable(&"the filter of this release was erased; ask for another one");
+        obligations.filter = Some(filter.ok_or_else(lost)?);
+    }
+    let plan = Plan::compile(&obligations, &release.columns, format, Arc::new(scope))
         .map_err(|error| unenforceable(&error))?;
     Ok(Start { release, authorized, opened, plan, from })
 }

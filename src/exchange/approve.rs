@@ -7,8 +7,8 @@ use totp_rs::Secret;
 
 use crate::{
     agreement::{
-        AgreementRow, ApprovalRow, ApprovalState, Approver, ConsentRow, Enforcer, ManifestClause, Payment,
-        SecondFactorRow,
+        AgreementRow, Approval, ApprovalObject, ApprovalRow, ApprovalState, Approver, ConsentRow, Enforcer,
+        ManifestClause, Payment, SecondFactorRow,
     },
     crypto::{RandomExt as _, b64, canonical_json, jwe, sha256},
     error::Refusal,
@@ -147,15 +147,31 @@ impl Exchange {
     }
 
     /// What waits for an approval, or was decided and not used yet; the oldest first.
-    pub async fn approvals(&self) -> Result<Vec<ApprovalRow>, Refusal> {
+    pub async fn approvals(&self) -> Result<Vec<Approval>, Refusal> {
+        let mut approvals = Vec::new();
+        for row in self.approval_rows().await? {
+            if let Some(object) = self.object_of(&row).await? {
+                approvals.push(Approval { row, object });
+            }
+        }
+        approvals.sort_by_key(|approval| approval.asked);
+        Ok(approvals)
+    }
+
+    /// The same without what is asked for.
+    pub(super) async fn approval_rows(&self) -> Result<Vec<ApprovalRow>, Refusal> {
         let rows = list::<ApprovalRow>(&*self.store, ApprovalRow::PREFIX.as_bytes(), None, usize::MAX)
             .await
             .map_err(refuse("store-unreadable"))?;
         let now = self.clock.now();
-        let mut approvals: Vec<ApprovalRow> =
-            rows.into_iter().filter_map(|row| row.value).filter(|approval| now < approval.until).collect();
-        approvals.sort_by_key(|approval| approval.asked);
-        Ok(approvals)
+        Ok(rows.into_iter().filter_map(|row| row.value).filter(|approval| now < approval.until).collect())
+    }
+
+    /// What exactly is asked for; none once it was erased.
+    async fn object_of(&self, row: &ApprovalRow) -> Result<Option<ApprovalObject>, Refusal> {
+        let object = self.store.get(&row.object_key()).await.map_err(refuse("store-unreadable"))?;
+        let object: Option<ApprovalObject> = object.and_then(|json| serde_json::from_slice(&json).ok());
+        Ok(object.filter(|object| object.sha256() == row.object_sha256))
     }
 
     /// An approver's yes (`reason` none) or no, to exactly what is asked for. The requester is told when it asks again.
@@ -184,14 +200,17 @@ impl Exchange {
         if approval.state != ApprovalState::Open {
             return Err(Refusal::new("approval-decided", "somebody has decided on this already"));
         }
-        let (_, agreement) = self.agreement(&approval.object.agreement).await?;
+        let Some(object) = self.object_of(&approval).await? else {
+            return Err(Refusal::new("approval-unknown", "what is asked for was erased: it has to be asked for anew"));
+        };
+        let (_, agreement) = self.agreement(&approval.agreement).await?;
         agreement.in_force(now)?;
         let mut commit = Commit::new();
         let kind = if refused.is_some() { Kind::Denied } else { Kind::Approved };
         let mut receipt = self.receipt(kind, Some(&agreement));
-        receipt.action = Some(approval.object.action.clone());
-        let object = canonical_json(&approval.object).map_err(refuse("internal"))?;
-        self.record_commitment(&mut commit, &mut receipt, "object", &object);
+        receipt.action = Some(object.action.clone());
+        let json = canonical_json(&object).map_err(refuse("internal"))?;
+        self.record_commitment(&mut commit, &mut receipt, "object", &json);
         self.record_commitment(&mut commit, &mut receipt, "role", approval.role.as_bytes());
         approval.state = match refused {
             None => {
@@ -219,6 +238,14 @@ impl Exchange {
             let mut commit = Commit::new();
             commit.delete(&row);
             self.commit(commit).await?;
+        }
+        // what was asked for with them, and with those that were used
+        let objects = self.store.scan(ApprovalRow::OBJECTS.as_bytes(), None, 10_000).await;
+        for (key, _) in objects.map_err(refuse("store-unreadable"))? {
+            let of = [ApprovalRow::PREFIX.as_bytes(), &key[ApprovalRow::OBJECTS.len()..]].concat();
+            if self.store.get(&of).await.map_err(refuse("store-unreadable"))?.is_none() {
+                self.store.erase(&key).await.map_err(refuse("store-failed"))?;
+            }
         }
         Ok(())
     }

@@ -64,6 +64,7 @@ pub(super) struct Grounds {
     factor: Option<(Row<SecondFactorRow>, SecondFactorRow)>,
     approvals: Vec<Row<ApprovalRow>>,
     missing: Vec<(Row<ApprovalRow>, ApprovalRow)>,
+    object: Option<ApprovalObject>,
 }
 
 impl Grounds {
@@ -169,6 +170,7 @@ impl Exchange {
         grounds: &mut Grounds,
     ) -> Result<(), Refusal> {
         let sha256 = object.sha256();
+        grounds.object = Some(object.clone());
         let approvers = self.approvers().await?;
         for name in roles {
             let key = ApprovalRow::key(&sha256, name);
@@ -197,7 +199,9 @@ impl Exchange {
                     ApprovalRow {
                         id: self.random_id(),
                         role: name.clone(),
-                        object: object.clone(),
+                        agreement: object.agreement.clone(),
+                        principal: object.principal.clone(),
+                        object_sha256: sha256,
                         asked: now,
                         until: now.plus(self.config.approval_deadline()),
                         state: ApprovalState::Open,
@@ -227,9 +231,8 @@ impl Exchange {
         let new = !grounds.missing.is_empty() || !waits_for_people;
         if new && self.refusals.within_budget(&asking.question.principal.id, asking.question.now) {
             let agreement = asking.agreement.id();
-            let waiting = self.approvals().await?;
-            let open =
-                waiting.iter().filter(|one| one.object.agreement == *agreement && one.state == ApprovalState::Open);
+            let waiting = self.approval_rows().await?;
+            let open = waiting.iter().filter(|one| one.agreement == *agreement && one.state == ApprovalState::Open);
             if open.count() + grounds.missing.len() > MAX_OPEN {
                 let sentence = format!("{MAX_OPEN} approvals are asked for under {agreement} already: wait for those");
                 return Err(Refusal::new("approvals-open", sentence));
@@ -244,6 +247,9 @@ impl Exchange {
             self.agreement_receipt(&mut commit, asking.agreement, receipt)?;
             for (row, approval) in &grounds.missing {
                 commit.put(row, approval).map_err(refuse("internal"))?;
+                if let Some(object) = &grounds.object {
+                    commit.content(approval.object_key(), serde_json::to_vec(object).map_err(refuse("internal"))?);
+                }
             }
             self.commit(commit).await?;
         }

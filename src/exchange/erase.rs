@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    dataplane::{ReleaseRow, ReleaseState},
     error::Refusal,
     exchange::{
         Exchange, refuse,
@@ -92,6 +93,7 @@ impl Exchange {
     /// Erases what was kept for a step that has been taken: purposes of copies that were released, addresses and purposes
     /// of negotiations that are over. What receipts commit to is theirs, and stays as long as its class is kept.
     pub(super) async fn erase_spent(&self) -> Result<(), Refusal> {
+        self.erase_filters().await?;
         for (kept, process) in [(AskedWith::PREFIX, NegotiationRow::PREFIX), (vault::PURPOSES, vault::PREFIX)] {
             for (key, _) in self.store.scan(kept.as_bytes(), None, PAGE).await.map_err(refuse("store-unreadable"))? {
                 let of = [process.as_bytes(), &key[kept.len()..]].concat();
@@ -105,6 +107,19 @@ impl Exchange {
                 if over {
                     self.store.erase(&key).await.map_err(refuse("store-failed"))?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Erases filters of requests whose releases are closed: they may name persons.
+    async fn erase_filters(&self) -> Result<(), Refusal> {
+        let filters = self.store.scan(ReleaseRow::FILTERS.as_bytes(), None, PAGE).await;
+        for (key, _) in filters.map_err(refuse("store-unreadable"))? {
+            let of = [ReleaseRow::PREFIX.as_bytes(), &key[ReleaseRow::FILTERS.len()..]].concat();
+            let row = read::<ReleaseRow>(&*self.store, &of).await.map_err(refuse("store-unreadable"))?;
+            if row.value.is_none_or(|row| row.state != ReleaseState::Open) {
+                self.store.erase(&key).await.map_err(refuse("store-failed"))?;
             }
         }
         Ok(())

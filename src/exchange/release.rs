@@ -203,7 +203,8 @@ impl Exchange {
             duties: decision.duties,
             reserved: reserved(pin.extent.unwrap_or_default(), &obligations),
             reserved_at: now,
-            obligations,
+            filtered: request.filter.is_some(),
+            obligations: Obligations { filter: decision.obligations.filter.clone(), ..obligations.clone() },
             released,
             state: ReleaseState::Open,
             deadline,
@@ -218,6 +219,10 @@ impl Exchange {
         spent.open = Some(OpenRelease { id: id.clone(), deadline, lapsed: false });
         commit.put(&row, &spent).map_err(refuse("internal"))?;
         commit.put_new(ReleaseRow::key(&id), &next).map_err(refuse("internal"))?;
+        if next.filtered {
+            let filter = serde_json::to_vec(&obligations.filter).map_err(refuse("internal"))?;
+            commit.content(ReleaseRow::filter_key(&id), filter);
+        }
         commit.put(&known, &id).map_err(refuse("internal"))?;
         self.commit(commit).await?;
         self.release_answer(&next).await
