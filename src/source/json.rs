@@ -286,6 +286,11 @@ impl Row for JsonRow<'_> {
         self.number
     }
 
+    fn distinct<'a>(&'a self, place: usize, _: &'a mut String) -> Result<&'a str, Broken> {
+        // a member that is missing leaves as null
+        Ok(self.raw(place).unwrap_or("null"))
+    }
+
     fn text<'a>(&'a self, place: usize, scratch: &'a mut String) -> Result<&'a str, Broken> {
         let Some(raw) = self.raw(place) else { return Ok("") };
         match raw.as_bytes() {

@@ -36,6 +36,15 @@ pub trait Row {
     /// A value without a text, named by row and column.
     fn text<'a>(&'a self, place: usize, scratch: &'a mut String) -> Result<&'a str, Broken>;
 
+    /// What tells the value from others where it leaves as it is: more than its text, where a format has several ways to
+    /// write one (`1` and `"1"`, null and empty).
+    ///
+    /// # Errors
+    /// As [`Row::text`].
+    fn distinct<'a>(&'a self, place: usize, scratch: &'a mut String) -> Result<&'a str, Broken> {
+        self.text(place, scratch)
+    }
+
     /// The floor of the number there, and whether the number lies above it, where that can be had without the text;
     /// it's what [`short_floor`] says of the text.
     fn short(&self, _place: usize) -> Option<(i64, bool)> {

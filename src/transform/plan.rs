@@ -279,7 +279,7 @@ impl Plan {
     ) -> Result<[u8; 16], TransformError> {
         let places = self.at_least.iter().flat_map(|(_, places)| places);
         for place in places {
-            groups.add(made.released(*place, &self.output, row, scratch)?);
+            groups.add(made.grouped_by(*place, &self.output, row, scratch)?);
         }
         Ok(groups.key())
     }
@@ -372,6 +372,20 @@ impl Made {
     ) -> Result<&'a str, TransformError> {
         match self.kinds[at] {
             Kind::Same => Ok(row.text(output[at].place, scratch)?),
+            Kind::Text | Kind::Marked => Ok(&self.texts[at]),
+        }
+    }
+
+    /// By what rows are grouped in a column: what can be told apart as it leaves is told apart here.
+    pub fn grouped_by<'a, R: Row>(
+        &'a self,
+        at: usize,
+        output: &[Output],
+        row: &'a R,
+        scratch: &'a mut String,
+    ) -> Result<&'a str, TransformError> {
+        match self.kinds[at] {
+            Kind::Same => Ok(row.distinct(output[at].place, scratch)?),
             Kind::Text | Kind::Marked => Ok(&self.texts[at]),
         }
     }

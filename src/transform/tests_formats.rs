@@ -347,3 +347,17 @@ fn a_long_parquet_is_written_in_row_groups_of_bounded_size() {
     let parquet = Parquet::open(Arc::new(out)).unwrap();
     assert_eq!((parquet.records().unwrap(), parquet.groups()), (300_000, 3));
 }
+
+#[test]
+fn groups_are_of_values_that_can_not_be_told_apart_as_they_leave() {
+    let columns = Columns::new(vec![Column { name: "g".into(), kind: ColumnKind::Text }]).unwrap();
+    let obligations = Obligations {
+        at_least: Some(AtLeast { k: 3, columns: BTreeSet::from(["g".to_owned()]) }),
+        ..Obligations::default()
+    };
+    let plan = Plan::compile(&obligations, &columns, Format::JsonLines, Arc::new(Fixed)).unwrap();
+    let mut out = Vec::new();
+    let input = "{\"g\":1}\n{\"g\":1}\n{\"g\":1}\n{\"g\":\"1\"}\n{\"g\":null}\n{}\n{\"g\":\"\"}\n";
+    plan.run_text(std::io::Cursor::new(input), &mut out, &|| false).unwrap();
+    assert_eq!(String::from_utf8(out).unwrap().lines().count(), 3, "a text among numbers, an empty text beside nulls");
+}

@@ -90,7 +90,7 @@ pub fn run(args: Prove, out: &Output) -> anyhow::Result<ExitCode> {
     let proven = match (nowhere, everywhere, equivalent) {
         (Some(_), ..) => "never allowed",
         (_, Some(_), _) => "always allowed",
-        (.., Some(_)) => "nothing",
+        (.., Some(_)) => "nothing (of the verdicts: what is demanded of the bytes was not compared, see `policy diff`)",
         _ => "never applies",
     };
     let (mut text, mut shown) = (String::new(), Vec::new());

@@ -298,6 +298,14 @@ impl Row for ParquetRow<'_> {
         cell.typed.text(self.index, scratch).ok_or_else(none)
     }
 
+    fn distinct<'a>(&'a self, place: usize, scratch: &'a mut String) -> Result<&'a str, Broken> {
+        let cell = self.cells.columns.get(place).and_then(Option::as_ref);
+        if cell.is_some_and(|cell| cell.nulls.is_some_and(|nulls| nulls.is_null(self.index))) {
+            return Ok("\0null");
+        }
+        self.text(place, scratch)
+    }
+
     fn short(&self, place: usize) -> Option<(i64, bool)> {
         let cell = self.cells.columns.get(place)?.as_ref()?;
         if cell.nulls.is_some_and(|nulls| nulls.is_null(self.index)) {

@@ -46,7 +46,8 @@ pub fn kind_of(kind: &DataType) -> Option<ColumnKind> {
     Some(match kind {
         D::Utf8View => ColumnKind::Text,
         D::Int8 | D::Int16 | D::Int32 | D::Int64 | D::UInt8 | D::UInt16 | D::UInt32 | D::UInt64 => ColumnKind::Integer,
-        D::Float16 | D::Float32 | D::Float64 | D::Decimal128(..) | D::Decimal256(..) => ColumnKind::Number,
+        // sixteen bits are too few for a mark: half floats are texts to obligations
+        D::Float32 | D::Float64 | D::Decimal128(..) | D::Decimal256(..) => ColumnKind::Number,
         D::Boolean => ColumnKind::Boolean,
         D::Date32 | D::Timestamp(..) => ColumnKind::Date,
         _ => return None,
