@@ -117,11 +117,16 @@ struct Release {
     id: ReleaseId,
     agreement: AgreementId,
     peer: ParticipantId,
+    origin: Origin,
+    obligations: Obligations,
+}
+
+/// Of what a release was made.
+struct Origin {
     source: String,
     format: String,
     snapshot: SnapshotId,
     columns: Columns,
-    obligations: Obligations,
 }
 
 /// What tells copies apart that went out under one agreement.
@@ -131,8 +136,7 @@ type Treatment = (BTreeMap<String, BTreeSet<String>>, BTreeMap<String, String>);
 struct Suspect {
     peer: ParticipantId,
     releases: Vec<ReleaseId>,
-    /// By column: where its values are.
-    origin: (String, String, SnapshotId, Columns),
+    origin: Origin,
     scope: HashScope,
     treatment: Treatment,
 }
@@ -202,10 +206,7 @@ impl Exchange {
                 id: row.id,
                 agreement: row.agreement,
                 peer: row.peer,
-                source: row.source,
-                format: row.format,
-                snapshot: row.snapshot,
-                columns: row.columns,
+                origin: Origin { source: row.source, format: row.format, snapshot: row.snapshot, columns: row.columns },
                 obligations: row.obligations,
             }));
         }
@@ -244,10 +245,12 @@ impl Exchange {
                     id,
                     agreement: row.id().clone(),
                     peer: row.peer().clone(),
-                    source: pin.path,
-                    format: pin.format,
-                    snapshot: pin.snapshot,
-                    columns: terms.columns.clone(),
+                    origin: Origin {
+                        source: pin.path,
+                        format: pin.format,
+                        snapshot: pin.snapshot,
+                        columns: terms.columns.clone(),
+                    },
                     obligations: slice.decide(&facts).obligations,
                 });
             }
@@ -271,7 +274,7 @@ impl Exchange {
             let alike = suspects.iter_mut().find(|suspect| {
                 suspect.scope.agreement == release.agreement
                     && suspect.treatment == treatment
-                    && suspect.origin.2 == release.snapshot
+                    && suspect.origin.snapshot == release.origin.snapshot
             });
             if let Some(alike) = alike {
                 alike.releases.push(release.id);
@@ -280,7 +283,7 @@ impl Exchange {
             suspects.push(Suspect {
                 peer: release.peer,
                 releases: vec![release.id],
-                origin: (release.source, release.format, release.snapshot, release.columns),
+                origin: release.origin,
                 scope: HashScope { master: self.keys.master.clone(), agreement: release.agreement },
                 treatment,
             });
@@ -304,6 +307,8 @@ fn opened(path: &Path) -> Result<File, Refusal> {
 
 /// The distinct values of the columns of a source whose pseudonyms are wanted.
 type Values = BTreeMap<String, Arc<Vec<String>>>;
+/// A source's state, as it is written.
+type SnapshotText = String;
 
 fn hold_against(
     leak: File,
@@ -312,25 +317,20 @@ fn hold_against(
     roots: &Roots,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Found>, Refusal> {
-    let mut sources: Vec<(&(String, String, SnapshotId, Columns), BTreeSet<&str>, Values)> = Vec::new();
+    let mut wanted: BTreeMap<SnapshotText, (&Origin, BTreeSet<&str>)> = BTreeMap::new();
     for suspect in suspects {
-        let columns = suspect.treatment.1.keys().map(String::as_str);
-        match sources.iter_mut().find(|(origin, ..)| origin.2 == suspect.origin.2) {
-            Some((_, wanted, _)) => wanted.extend(columns),
-            None => sources.push((&suspect.origin, columns.collect(), Values::new())),
-        }
+        let of = wanted.entry(suspect.origin.snapshot.to_string()).or_insert((&suspect.origin, BTreeSet::new()));
+        of.1.extend(suspect.treatment.1.keys().map(String::as_str));
     }
-    for (origin, wanted, values) in &mut sources {
-        if wanted.is_empty() {
-            continue;
-        }
-        match values_of(origin, wanted, roots, notes) {
-            Ok(found) => *values = found,
-            Err(problem) => notes.push(format!("`{}`: {problem}; marks alone are looked at", origin.0)),
+    let mut values: BTreeMap<SnapshotText, Values> = BTreeMap::new();
+    for (snapshot, (origin, columns)) in wanted.into_iter().filter(|(_, (_, columns))| !columns.is_empty()) {
+        match values_of(origin, &columns, roots, notes) {
+            Ok(found) => drop(values.insert(snapshot, found)),
+            Err(problem) => notes.push(format!("`{}`: {problem}; marks alone are looked at", origin.source)),
         }
     }
     let candidates = suspects.iter().enumerate().map(|(place, suspect)| {
-        let values = sources.iter().find(|(origin, ..)| origin.2 == suspect.origin.2).map(|(.., values)| values);
+        let values = values.get(&suspect.origin.snapshot.to_string());
         let hashes = suspect.treatment.1.iter().filter_map(|(column, domain)| {
             let values = values?.get(column)?.clone();
             let each = (0..values.len()).map(move |at| values[at].clone());
@@ -347,11 +347,12 @@ fn hold_against(
 }
 
 fn values_of(
-    (path, format, snapshot, columns): &(String, String, SnapshotId, Columns),
+    origin: &Origin,
     wanted: &BTreeSet<&str>,
     roots: &Roots,
     notes: &mut Vec<String>,
 ) -> Result<Values, String> {
+    let Origin { source: path, format, snapshot, columns } = origin;
     let opened: Opened = roots.open(path).map_err(|error| error.to_string())?;
     if opened.snapshot() != *snapshot {
         return Err("was replaced since the release, so that its pseudonyms can't be made again".into());

@@ -70,14 +70,14 @@ fn a_leak_names_the_recipient_whose_copy_it_was_and_an_outsiders_file_nobody() {
     };
     // by pseudonyms: certain
     let whole = trace("leak.csv", &worn(&copy), &["--dataset", "rows"]);
-    assert_eq!(names(&whole), [lab.did.clone()], "{whole}");
+    assert_eq!(names(&whole), [lab.did.as_str()], "{whole}");
     assert!(whole["named"][0]["certain"] == true && whole["named"][0]["agreement"] == agreements[0], "{whole}");
     assert_eq!(whole["named"][0]["releases"].as_array().unwrap().len(), 1);
     assert_eq!((whole["candidates"].as_array().unwrap().len(), whole["untraceable"].as_array().unwrap().len()), (2, 0));
     // by marks alone, the pseudonyms cut out
     let cut: String = worn(&copy).lines().map(|line| format!("{}\n", line.split_once(',').unwrap().1)).collect();
     let marked = trace("cut.csv", &cut, &["--offer", "o"]);
-    assert_eq!(names(&marked), [lab.did.clone()], "{marked}");
+    assert_eq!(names(&marked), [lab.did.as_str()], "{marked}");
     let named = &marked["named"][0];
     assert!(named["certain"] == false && named["chanceLog10"].as_f64().unwrap() < -30.0, "{named}");
     let other = &marked["candidates"].as_array().unwrap().iter().find(|one| one["participant"] != lab.did.as_str());
@@ -92,7 +92,7 @@ fn a_leak_names_the_recipient_whose_copy_it_was_and_an_outsiders_file_nobody() {
     // the source replaced: marks still tell, and that pseudonyms can't is said
     fs::write(hospital.data("rows.csv"), "person,visit,weight\np1,1,1.5\n").unwrap();
     let replaced = trace("leak.csv", &worn(&copy), &["--dataset", "rows"]);
-    assert_eq!(names(&replaced), [lab.did.clone()], "{replaced}");
+    assert_eq!(names(&replaced), [lab.did.as_str()], "{replaced}");
     assert!(replaced["named"][0]["certain"] == false, "{replaced}");
     assert!(replaced["notes"][0].as_str().unwrap().contains("replaced since the release"), "{replaced}");
 
