@@ -1,6 +1,6 @@
 //! Local applications: registered, shown, removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,12 +52,17 @@ impl Exchange {
             (None, sha256) => sha256.map(|sha256| Algorithm { sha256, file: None }),
         };
         application.registered = Some(self.clock.now());
-        retry!(self.keep_application(&application))?;
+        let before = retry!(self.keep_application(&application))?;
+        // what is handed out from now on lies elsewhere, and the start would not look here any more
+        self.sweep_left(before.as_ref(), &application).await?;
         Ok(application)
     }
 
-    async fn keep_application(&self, application: &Application) -> Result<(), Refusal> {
+    /// Gives the registration before. Files that were handed out under that one go first: one whose folder can't be swept
+    /// is not forgotten.
+    async fn keep_application(&self, application: &Application) -> Result<Option<Application>, Refusal> {
         let row = self.application_row(&application.name).await?;
+        self.sweep_left(row.value.as_ref(), application).await?;
         let mut commit = Commit::new();
         self.configured(
             &mut commit,
@@ -65,7 +70,18 @@ impl Exchange {
             Refusal::new("application-registered", "an application was registered"),
         )?;
         commit.put(&row, application).map_err(refuse("internal"))?;
-        self.commit(commit).await.map(|_| ())
+        self.commit(commit).await?;
+        Ok(row.value)
+    }
+
+    /// Sweeps the folder of the registration before, if that is no application's any more.
+    async fn sweep_left(&self, before: Option<&Application>, now: &Application) -> Result<(), Refusal> {
+        let Some(before) = before.filter(|before| folder(before).is_some() && folder(before) != folder(now)) else {
+            return Ok(());
+        };
+        let others = self.applications().await?;
+        let shared = others.iter().any(|other| other.name != now.name && folder(other) == folder(before));
+        if shared { Ok(()) } else { sweep(before).await }
     }
 
     /// All that are registered, by name.
@@ -140,8 +156,16 @@ impl Exchange {
     }
 }
 
+/// Where files are handed to it, if they are.
+fn folder(application: &Application) -> Option<&Path> {
+    match &application.way {
+        Way::File { path } => Some(path),
+        _ => None,
+    }
+}
+
 async fn sweep(application: &Application) -> Result<(), Refusal> {
-    let Way::File { path } = application.way.clone() else { return Ok(()) };
+    let Some(path) = folder(application).map(Path::to_owned) else { return Ok(()) };
     tokio::task::spawn_blocking(move || vault::sweep(&path))
         .await
         .map_err(refuse("internal"))?

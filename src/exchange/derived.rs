@@ -27,7 +27,7 @@ use crate::{
     id::{CopyId, DatasetId, OfferId},
     offer::DatasetSection,
     policy::{Columns, Inheritable, Inherited, Reach, UseAction, Verdict, inherit, strictest},
-    receipt::{Commit, read},
+    receipt::{Commit, Row, read},
     time::Timestamp,
     vault::{CopyRow, CopyState, Counter, DerivedRow, Parent},
 };
@@ -97,7 +97,7 @@ impl Exchange {
         let kept = async {
             self.usable(&parents, &row, &how).await?;
             retry!(self.keep_derived(&parents, &row, &how))?;
-            self.vault.keep_key(&row.copy, &keying).map_err(refuse("disk-failed"))
+            self.keep_derived_key(&row, &keying).await
         };
         if let Err(refusal) = kept.await {
             self.destroy_derived(&row, "it could not be kept").await?;
@@ -138,10 +138,7 @@ impl Exchange {
         let copies = self.all_copies().await?;
         let derived = self.all_derived().await?;
         if copies.iter().any(|copy| copy.dataset == wanted) || derived.iter().any(|row| row.dataset == wanted) {
-            return Err(Refusal::new(
-                "dataset-taken",
-                format!("the vault has a dataset `{wanted}` already; give another --id"),
-            ));
+            return Err(taken(&wanted));
         }
         Ok(wanted)
     }
@@ -282,26 +279,56 @@ impl Exchange {
     }
 
     async fn keep_derived(&self, parents: &Target, row: &DerivedRow, how: &How<'_>) -> Result<(), Refusal> {
+        // somebody else may have been faster since the id was looked for
+        if self.derived_row(&row.dataset).await?.value.is_some() {
+            return Err(taken(&row.dataset));
+        }
         let mut commit = Commit::new();
         self.record_use(&mut commit, parents, how).await?;
         commit.put_new(DerivedRow::key(&row.dataset), row).map_err(refuse("internal"))?;
         self.commit(commit).await.map(|_| ())
     }
 
-    /// Destroys what was derived from data that is over: an agreement ended, a duty fell due, here or for a parent.
+    /// Puts the key beside what the row says is held, unless that was destroyed meanwhile: nobody would come for the key.
+    async fn keep_derived_key(&self, row: &DerivedRow, keying: &Keying) -> Result<(), Refusal> {
+        self.vault.keep_key(&row.copy, keying).map_err(refuse("disk-failed"))?;
+        match self.derived_row(&row.dataset).await?.value {
+            Some(now) if now.copy == row.copy && now.state == CopyState::Held => Ok(()),
+            _ => {
+                self.vault.destroy(&row.copy).map_err(refuse("vault-unreadable"))?;
+                Err(Refusal::new("copy-without-key", "the derived data was destroyed while it was being registered"))
+            }
+        }
+    }
+
+    /// A derived dataset with its version.
+    pub(super) async fn derived_row(&self, dataset: &DatasetId) -> Result<Row<DerivedRow>, Refusal> {
+        read::<DerivedRow>(&*self.store, &DerivedRow::key(dataset)).await.map_err(refuse("store-unreadable"))
+    }
+
+    /// Destroys what was derived from data that is over: an agreement ended, a duty fell due, here or for a parent. And does
+    /// for what is destroyed already what a crash left undone.
     pub(super) async fn finish_derived(&self) -> Result<(), Refusal> {
-        for row in self.all_derived().await?.into_iter().filter(|row| row.state == CopyState::Held) {
+        for row in self.all_derived().await? {
             // one that can't be looked at keeps no other from its end
-            let ended = match self.why_over(&row).await {
-                Ok(Some(why)) => self.destroy_derived(&row, &why).await,
-                Ok(None) => Ok(()),
-                Err(refusal) => Err(refusal),
-            };
-            if let Err(refusal) = ended {
+            if let Err(refusal) = self.finish_one_derived(&row).await {
                 tracing::error!(dataset = %row.dataset, %refusal, "derived data could not be looked at; it is tried again");
             }
         }
         Ok(())
+    }
+
+    async fn finish_one_derived(&self, row: &DerivedRow) -> Result<(), Refusal> {
+        let why = match row.state {
+            CopyState::Held => match self.why_over(row).await? {
+                Some(why) => why,
+                None => return Ok(()),
+            },
+            // no receipt is made of it again
+            CopyState::Destroyed => String::new(),
+            _ => return Ok(()),
+        };
+        self.destroy_derived(row, &why).await
     }
 
     async fn why_over(&self, row: &DerivedRow) -> Result<Option<String>, Refusal> {
@@ -332,10 +359,7 @@ impl Exchange {
         let mut seen = HashSet::new();
         let mut offers = Vec::new();
         for id in &dataset.derived_from {
-            let row = self.all_derived().await?.into_iter().find(|row| row.dataset == *id);
-            let row = row.filter(|row| row.state == CopyState::Held).ok_or_else(|| {
-                Refusal::new("derived-unknown", format!("dataset.derived_from names `{id}`, which is no derived dataset that the vault holds; see `counterseal derived list`"))
-            })?;
+            let row = self.derived_held(id).await?.1;
             onward.parents.extend(row.parent_datasets());
             let target = self.derived_target(row).await?;
             let action = self.which(&target, &ONWARD, &how).await?;
@@ -361,6 +385,39 @@ impl Exchange {
         Ok(onward)
     }
 
+    /// A derived dataset that is held.
+    async fn derived_held(&self, id: &DatasetId) -> Result<(Row<DerivedRow>, DerivedRow), Refusal> {
+        let row = self.derived_row(id).await?;
+        match row.value.clone().filter(|row| row.state == CopyState::Held) {
+            Some(held) => Ok((row, held)),
+            None => Err(Refusal::new(
+                "derived-unknown",
+                format!(
+                    "dataset.derived_from names `{id}`, which is no derived dataset that the vault holds; see `counterseal derived list`"
+                ),
+            )),
+        }
+    }
+
+    /// Derived data that an offer brings onward must be held, and know of the offer, when the offer is committed: whoever
+    /// destroys it then withdraws the offer.
+    pub(super) async fn expect_onward(
+        &self,
+        commit: &mut Commit,
+        derived: &[DatasetId],
+        offer: &OfferId,
+    ) -> Result<(), Refusal> {
+        for id in derived {
+            let (row, mut held) = self.derived_held(id).await?;
+            if held.offers.insert(offer.clone()) {
+                commit.put(&row, &held).map_err(refuse("internal"))?;
+            } else {
+                commit.expect(&row);
+            }
+        }
+        Ok(())
+    }
+
     /// Records that derived data goes onward in this offer: a use under each parent's agreement.
     pub(super) async fn goes_onward(&self, onward: &Onward, offer: &OfferId) -> Result<(), Refusal> {
         let software = Software::default();
@@ -376,15 +433,14 @@ impl Exchange {
         let mut commit = Commit::new();
         self.record_use(&mut commit, target, how).await?;
         if let Some(derived) = &target.derived {
-            let key = DerivedRow::key(&derived.dataset);
-            let row = read::<DerivedRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
-            if let Some(mut now) = row.value.clone() {
-                now.offers.insert(offer.clone());
-                commit.put(&row, &now).map_err(refuse("internal"))?;
-            }
+            self.expect_onward(&mut commit, std::slice::from_ref(&derived.dataset), offer).await?;
         }
         self.commit(commit).await.map(|_| ())
     }
+}
+
+fn taken(dataset: &DatasetId) -> Refusal {
+    Refusal::new("dataset-taken", format!("the vault has a dataset `{dataset}` already; give another --id"))
 }
 
 fn how_onward<'a>(purpose: &'a str, software: &'a Software, action: UseAction) -> How<'a> {
@@ -406,5 +462,88 @@ fn media_type(path: &Path) -> &'static str {
         Some("csv") => "text/csv",
         Some("jsonl" | "ndjson") => "application/jsonl",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::SystemRandom,
+        exchange::tests::{homes, standing_still},
+        offer::{self, OfferRow},
+    };
+
+    fn registered(exchange: &Exchange, copy: CopyId, state: CopyState) -> DerivedRow {
+        DerivedRow {
+            dataset: DatasetId::parse("rates").unwrap(),
+            copy,
+            title: "Rates".into(),
+            parents: Vec::new(),
+            state,
+            segments: Vec::new(),
+            bytes: 0,
+            contents: Default::default(),
+            delete_by: None,
+            offers: BTreeSet::new(),
+            registered: exchange.clock.now(),
+        }
+    }
+
+    async fn put(exchange: &Exchange, row: &DerivedRow) {
+        let mut commit = Commit::new();
+        commit.put_blind(DerivedRow::key(&row.dataset), row).unwrap();
+        exchange.commit(commit).await.unwrap();
+    }
+
+    async fn now(exchange: &Exchange) -> DerivedRow {
+        exchange.derived_row(&DatasetId::parse("rates").unwrap()).await.unwrap().value.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_key_of_what_was_destroyed_before_it_came_is_not_kept() {
+        let (home, _) = homes().await;
+        let exchange = standing_still(&home).await;
+        let keying = Keying::from_bytes(SystemRandom.array());
+        for (state, kept) in [(CopyState::Held, true), (CopyState::Destroyed, false)] {
+            let row = registered(&exchange, exchange.mint(), state);
+            exchange.vault.create(&row.copy).unwrap();
+            put(&exchange, &row).await;
+            assert_eq!(exchange.keep_derived_key(&row, &keying).await.is_ok(), kept);
+            assert_eq!(exchange.vault.keying(&row.copy).unwrap().is_some(), kept);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_registers_under_an_id_too_late_destroys_only_his_own() {
+        let (home, _) = homes().await;
+        let exchange = standing_still(&home).await;
+        let winner = registered(&exchange, exchange.mint(), CopyState::Held);
+        put(&exchange, &winner).await;
+        let loser = registered(&exchange, exchange.mint(), CopyState::Held);
+        exchange.destroy_derived(&loser, "it could not be kept").await.unwrap();
+        assert_eq!(now(&exchange).await.state, CopyState::Held);
+        exchange.destroy_derived(&winner, "enough").await.unwrap();
+        assert_eq!(now(&exchange).await.state, CopyState::Destroyed);
+    }
+
+    #[tokio::test]
+    async fn an_offer_of_what_was_destroyed_meanwhile_is_not_committed() {
+        let (home, _) = homes().await;
+        let exchange = standing_still(&home).await;
+        let id: OfferId = "o".parse().unwrap();
+        let offered = async || read::<OfferRow>(&*exchange.store, &offer::key(&id)).await.unwrap();
+        let held = registered(&exchange, exchange.mint(), CopyState::Held);
+        for (state, committed) in [(CopyState::Held, true), (CopyState::Destroyed, false)] {
+            put(&exchange, &DerivedRow { state, ..held.clone() }).await;
+            let row = offered().await;
+            let before = row.value.clone().unwrap();
+            let next = OfferRow { version: before.version + 1, ..before.clone() };
+            let result = exchange.commit_offer(&row, &next, std::slice::from_ref(&held.dataset)).await;
+            assert_eq!(result.is_ok(), committed);
+            assert!(committed || result.unwrap_err().is("derived-unknown"));
+            assert_eq!(offered().await.value.unwrap().version > before.version, committed);
+            assert_eq!(now(&exchange).await.offers.contains(&id), committed, "who destroys it finds the offer");
+        }
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     agreement::{Enforcer, manifest},
     crypto::jws,
     error::Refusal,
-    exchange::{Exchange, derived::joined, refuse, release::can_apply},
-    id::{Did, OfferId, Sha256, SnapshotId},
+    exchange::{Exchange, derived::joined, refuse, release::can_apply, retry},
+    id::{DatasetId, Did, OfferId, Sha256, SnapshotId},
     offer::{
         self, Audience, ContractOnly, DatasetDescription, Distribution, Extent, Offer, OfferFile, OfferRow,
         OfferedPolicy, SignedOffer,
@@ -177,7 +177,7 @@ impl Exchange {
             signed,
         };
         self.goes_onward(&onward, &id).await?;
-        self.commit_offer(&row, &next).await?;
+        retry!(self.commit_offer(&row, &next, &file.dataset.derived_from))?;
         Ok(Published {
             id,
             version: next.version,
@@ -233,8 +233,14 @@ impl Exchange {
             .collect()
     }
 
-    async fn commit_offer(&self, row: &Row<OfferRow>, next: &OfferRow) -> Result<(), Refusal> {
+    pub(super) async fn commit_offer(
+        &self,
+        row: &Row<OfferRow>,
+        next: &OfferRow,
+        derived_from: &[DatasetId],
+    ) -> Result<(), Refusal> {
         let mut commit = Commit::new();
+        self.expect_onward(&mut commit, derived_from, &next.offer.id).await?;
         for signed in &next.signed {
             let mut receipt = self.receipt(Kind::Offered, None);
             receipt.offer = Some(signed.jws.sha256());
@@ -264,7 +270,7 @@ impl Exchange {
                 signed: self.signed_versions(&before.offer, recipients, Some(&before))?,
                 ..before
             };
-            self.commit_offer(&row, &next).await?;
+            self.commit_offer(&row, &next, &[]).await?;
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ const BEGUN: i64 = 1_790_000_000_000;
 const POLICY: &str = "@id(\"open\") permit (principal, action, resource);";
 
 /// Keys, statement and first rows of one side: made once.
-struct Home {
+pub(super) struct Home {
     folder: tempfile::TempDir,
     did: Did,
     keys: Arc<Keys>,
@@ -165,7 +165,7 @@ impl Home {
 }
 
 /// Provider and consumer, paired, with an offer.
-async fn homes() -> (Home, Home) {
+pub(super) async fn homes() -> (Home, Home) {
     let (mut provider, mut consumer) = (Home::new("provider"), Home::new("consumer"));
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(BEGUN)));
     let file = provider.folder.path().join("invitation.json");
@@ -193,6 +193,12 @@ async fn homes() -> (Home, Home) {
     consumer.rows = first_rows.pop().unwrap();
     provider.rows = first_rows.pop().unwrap();
     (provider, consumer)
+}
+
+/// One side's exchange, for tests that play no other.
+pub(super) async fn standing_still(home: &Home) -> Exchange {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(BEGUN)));
+    home.start(home.fresh().await, &clock).await.exchange
 }
 
 /// What the wire does with one message.

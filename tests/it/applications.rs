@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -232,6 +233,104 @@ async fn a_file_is_handed_out_to_us_alone_and_goes_when_it_was_read() {
     std::fs::write(inbox.join("notes"), "x").unwrap();
     exchange.sweep_handovers().await.unwrap();
     assert_eq!(std::fs::read_dir(&inbox).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_moves_leaves_no_file_in_its_old_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
+    let inbox = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        path
+    };
+    let (old, new, third) = (inbox("old"), inbox("new"), inbox("third"));
+    let viewer = async |path: &Path| {
+        register(&consumer, application("viewer", Way::File { path: path.to_owned() })).await;
+    };
+    let left = |path: &Path| {
+        let file = path.join("counterseal-use-left.data");
+        std::fs::write(&file, PLAIN).unwrap();
+        file
+    };
+    viewer(&old).await;
+    let file = left(&old);
+    viewer(&old).await;
+    assert!(file.exists(), "it reads from there still");
+    viewer(&new).await;
+    assert!(!file.exists());
+    // a folder that another application reads from is that one's
+    let file = left(&new);
+    register(&consumer, application("reader", Way::File { path: new.clone() })).await;
+    viewer(&third).await;
+    assert!(file.exists());
+    // and one that becomes a pipe has none any more
+    let file = left(&third);
+    register(&consumer, application("viewer", sh("cat"))).await;
+    assert!(!file.exists());
+}
+
+/// Asks for a use, and hangs up as soon as `so_far` holds: what a server does to the request of a client that went away.
+async fn hung_up(actor: &Actor, application: &str, keep_seconds: u64, so_far: impl Fn() -> bool) {
+    let (request, handing) = (asks("read", Some(application)), Handing { keep_seconds, ..Handing::default() });
+    let mut asked = Box::pin(actor.node.exchange.hand_over(&request, &handing));
+    let mut look = tokio::time::interval(Duration::from_millis(1));
+    std::future::poll_fn(|context| {
+        while look.poll_tick(context).is_ready() {}
+        // looked at first: what was asked for goes no further once it holds
+        if so_far() {
+            return Poll::Ready(());
+        }
+        match asked.as_mut().poll(context) {
+            Poll::Ready(handed) => panic!("it was over before: {handed:?}"),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+async fn ended(actor: &Actor) -> HandoverState {
+    let exchange = &actor.node.exchange;
+    let used = Filter { kind: Some(Kind::Used), ..Default::default() };
+    let id = exchange.receipts.list(&used, 0, 10).await.unwrap()[0].receipt.id.clone();
+    let begun = Instant::now();
+    loop {
+        let state = exchange.handover(&id).await.unwrap().state;
+        if state != HandoverState::Running || begun.elapsed() > Duration::from_secs(5) {
+            return state;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_goes_also_when_whoever_asked_for_it_hung_up_while_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
+    let inbox = folder.path().join("inbox");
+    std::fs::create_dir(&inbox).unwrap();
+    std::fs::set_permissions(&inbox, std::fs::Permissions::from_mode(0o700)).unwrap();
+    register(&consumer, application("viewer", Way::File { path: inbox.clone() })).await;
+    let files = || std::fs::read_dir(&inbox).unwrap().count();
+    hung_up(&consumer, "viewer", 1, || files() > 0).await;
+    assert_eq!(ended(&consumer).await, HandoverState::Over);
+    assert_eq!(files(), 0, "no plaintext is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_to_a_service_ends_also_when_whoever_asked_for_it_hung_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_provider, consumer, _) = holding(folder.path(), OPEN).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    register(&consumer, application("service", Way::Http { url, method: Default::default() })).await;
+    let socket = std::cell::OnceCell::new();
+    hung_up(&consumer, "service", 0, || listener.accept().is_ok_and(|(accepted, _)| socket.set(accepted).is_ok()))
+        .await;
+    drop(socket);
+    assert_eq!(ended(&consumer).await, HandoverState::Failed, "the service did not answer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

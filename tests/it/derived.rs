@@ -7,7 +7,7 @@ use counterseal::{
     evidence::{Scope, verify},
     exchange::{DerivedRequest, Handed, Handing, NegotiationRequest, UseRequest},
     id::{AgreementId, DatasetId},
-    receipt::Kind,
+    receipt::{Commit, Kind},
     time::{ManualClock, SystemClock},
     vault::{CopyState, DerivedRow},
 };
@@ -254,6 +254,45 @@ async fn derived_data_is_offered_onward_under_its_parents_forbids_and_floors() {
             .get(&"onward".parse().unwrap())
             .is_none_or(|live| live.row.withdrawn.is_some())
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_registrations_under_one_id_one_stands_and_the_other_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = scene(folder.path(), clock(), USES, USES).await;
+    let (one, other) = tokio::join!(scene.register(), scene.register());
+    let (kept, lost) = if one.is_ok() { (one, other) } else { (other, one) };
+    assert_eq!(lost.unwrap_err(), "dataset-taken");
+    assert_eq!(scene.read().await.unwrap(), RESULT);
+    let rows = scene.consumer.node.exchange.all_derived().await.unwrap();
+    assert_eq!((rows.len(), &rows[0].copy), (1, &kept.unwrap().copy));
+    assert_eq!(scene.consumer.count(Kind::Used).await, 4, "the making is counted once, and the reading");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_crash_left_of_destroyed_data_goes_when_ended_things_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = scene(folder.path(), clock(), USES, USES).await;
+    scene.register().await.unwrap();
+    offer_onward(&scene).await.unwrap();
+    let exchange = &scene.consumer.node.exchange;
+    let stands = || exchange.offers.get(&"onward".parse().unwrap()).is_some_and(|live| live.row.withdrawn.is_none());
+    // on record as destroyed, and no more than that
+    let row = exchange.all_derived().await.unwrap().remove(0);
+    let mut commit = Commit::new();
+    let gone = DerivedRow { state: CopyState::Destroyed, ..row.clone() };
+    commit.put_blind(DerivedRow::key(&row.dataset), &gone).unwrap();
+    exchange.committer.commit(commit).await.unwrap();
+    assert!(stands());
+    exchange.finish_ended().await.unwrap();
+    assert!(!stands(), "nobody is offered what is gone");
+    assert!(!exchange.vault.folder(&row.copy).join("copy.key").exists());
+    // another offer of that id is none of it
+    let offer = std::fs::read_to_string(scene.consumer.home.join("o.toml")).unwrap();
+    std::fs::write(scene.consumer.home.join("o.toml"), offer.replace("derived_from = [\"rates\"]\n", "")).unwrap();
+    exchange.publish(&scene.consumer.home.join("o.toml")).await.unwrap();
+    exchange.finish_ended().await.unwrap();
+    assert!(stands());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use crate::house::{House, pair};
 const THRICE: &str =
     "@id(\"see\") permit (principal, action in [Action::\"discover\", Action::\"negotiate\"], resource);
 @id(\"thrice\") permit (principal, action == Action::\"release\", resource) when { context.count < 3 };
-@id(\"read\") permit (principal, action == Action::\"read\", resource) when { context.count < 3 };";
+@id(\"read\") permit (principal, action == Action::\"read\", resource) when { READS };";
 
 /// Two that know each other and are found where they were when they start again.
 fn settled(folder: &Path) -> (House, House) {
@@ -31,7 +31,9 @@ fn publish(hospital: &House, id: &str) {
     fs::write(hospital.data(&format!("{id}.csv")), "id,age\n1,38\n2,41\n").unwrap();
     // one way of counting, and the other
     let counted = if id == "d" { "context.subject.total.count" } else { "context.count" };
-    hospital.write("p.cedar", &THRICE.replace("context.count", counted));
+    // two records in each: three uses, by what they were about and by their number
+    let reads = if id == "d" { "context.subject.total.records < 5" } else { "context.count < 3" };
+    hospital.write("p.cedar", &THRICE.replace("context.count", counted).replace("READS", reads));
     let offer = hospital.write(
         "o.toml",
         &format!(

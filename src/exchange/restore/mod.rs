@@ -22,7 +22,8 @@ use crate::{
     exchange::{Exchange, catalog::parsed, refuse, retry, use_copy::consumes},
     id::{AgreementId, ParticipantId, ReleaseId, Sha256},
     identity::Peer,
-    policy::Action,
+    offer::Extent,
+    policy::{Action, Amount},
     protocol::{
         BASE, Party,
         extension::{
@@ -35,6 +36,7 @@ use crate::{
         entry, list, read, row_key,
     },
     time::{Timestamp, Zone},
+    vault::CopyRow,
 };
 
 pub use self::waiting::{Restorations, Restorer, WAITING, Waiting};
@@ -300,7 +302,10 @@ impl Exchange {
     ) -> Result<u64, Refusal> {
         let unreadable = refuse("store-unreadable");
         let (row, mut agreement) = self.agreement(id).await?;
-        let zone = self.agreed_offer(&agreement)?.policy.zone;
+        let offer = self.agreed_offer(&agreement)?;
+        let zone = offer.policy.zone;
+        let offered = agreement.source.as_ref().and_then(|pin| pin.extent).or(offer.dataset.extent);
+        let copies = if consumes(&agreement) { self.all_copies().await? } else { Vec::new() };
         let subject_key = subject_key(&agreement.agreement.consumer.id, &agreement.agreement.dataset);
         let subject = read::<SubjectRow>(&*self.store, &subject_key).await.map_err(&unreadable)?;
         let mut tallies = subject.value.clone().unwrap_or_default();
@@ -322,7 +327,8 @@ impl Exchange {
             if known.value.is_some() || here.is_some() || !seen.insert(sha256) {
                 continue;
             }
-            apply(&mut agreement, &mut tallies, &receipt, zone);
+            let amount = most(offered, &copies, receipt.release.as_ref()).once();
+            apply(&mut agreement, &mut tallies, &receipt, amount, zone);
             if receipt.kind == Kind::Delivered
                 && let Some(release) = &receipt.release
             {
@@ -419,10 +425,18 @@ fn recovered_key(agreement: &AgreementId, sha256: &Sha256) -> Vec<u8> {
     [&row_key(RECOVERED, &[agreement.as_str()])[..], sha256.as_bytes()].concat()
 }
 
+/// How much a release or a use was about is not in its receipt: the most that it can have been is what is offered, or what
+/// we hold of that release, where that is more.
+fn most(offered: Option<Extent>, copies: &[CopyRow], release: Option<&ReleaseId>) -> Extent {
+    let held = copies.iter().filter(|copy| release.is_some() && copy.release.as_ref() == release);
+    held.fold(offered.unwrap_or_default(), |most, copy| Extent {
+        bytes: most.bytes.max(copy.bytes),
+        records: most.records.max(copy.contents.as_ref().and_then(|contents| contents.records)),
+    })
+}
+
 /// What a receipt of ours that came back does to the agreement: what it spent is spent, what it ended is over.
-fn apply(agreement: &mut AgreementRow, tallies: &mut SubjectRow, receipt: &Receipt, zone: Zone) {
-    // how much is not in the receipt: what is offered is the most that it can have been
-    let amount = agreement.source.as_ref().and_then(|pin| pin.extent).unwrap_or_default().once();
+fn apply(agreement: &mut AgreementRow, tallies: &mut SubjectRow, receipt: &Receipt, amount: Amount, zone: Zone) {
     let mut spend = |tally: &mut Tally, action: &str| {
         tally.spend(amount, receipt.time, zone);
         tallies.entry(action.to_owned()).or_default().spend(amount, receipt.time, zone);

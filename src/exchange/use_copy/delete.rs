@@ -1,5 +1,7 @@
 //! Destroying: because an agreement ended, a duty fell due, or the consumer gave a copy up.
 
+use std::collections::BTreeSet;
+
 use crate::{
     agreement::Software,
     crypto::jws::Jws,
@@ -7,11 +9,12 @@ use crate::{
     exchange::{
         Exchange, Handing, UseRequest,
         fetch::Held,
-        refuse,
+        refuse, retry,
         use_copy::{How, Target, decide::why_not, destroyed, hand::Handed},
     },
+    id::OfferId,
     policy::{Decision, UseAction, Verdict},
-    receipt::{Commit, Kind, read},
+    receipt::{Commit, Kind},
     vault::{CopyRow, CopyState, DerivedRow},
 };
 
@@ -98,12 +101,21 @@ impl Exchange {
         self.keep(copy, row, commit).await.map(|_| ())
     }
 
-    /// Destroys the key of a derived dataset, and says so to each provider.
+    /// Destroys the key of a derived dataset, says so to each provider, and withdraws the offers that brought it onward.
+    /// May be asked again: it does what is left to do.
     pub(in crate::exchange) async fn destroy_derived(&self, derived: &DerivedRow, why: &str) -> Result<(), Refusal> {
         self.vault.destroy(&derived.copy).map_err(refuse("vault-unreadable"))?;
-        let key = DerivedRow::key(&derived.dataset);
-        let row = read::<DerivedRow>(&*self.store, &key).await.map_err(refuse("store-unreadable"))?;
-        let Some(now) = row.value.clone().filter(|now| now.state != CopyState::Destroyed) else { return Ok(()) };
+        retry!(self.record_derived_gone(derived, why))?;
+        self.withdraw_onward(derived).await
+    }
+
+    async fn record_derived_gone(&self, derived: &DerivedRow, why: &str) -> Result<(), Refusal> {
+        let row = self.derived_row(&derived.dataset).await?;
+        // under this id there may be what somebody else registered, who was faster: that is not over
+        let Some(now) = row.value.clone().filter(|now| now.copy == derived.copy && now.state != CopyState::Destroyed)
+        else {
+            return Ok(());
+        };
         let mut commit = Commit::new();
         for (id, copies) in self.derived_target(now.clone()).await?.by_agreement() {
             let (_, agreement) = self.agreement(&id).await?;
@@ -118,17 +130,35 @@ impl Exchange {
                 self.tell_half(&mut commit, &agreement, &copy.transfer, Kind::Deleted, jws)?;
             }
         }
-        let offers = now.offers.clone();
         commit.put(&row, &DerivedRow { state: CopyState::Destroyed, ..now }).map_err(refuse("internal"))?;
-        self.commit(commit).await?;
-        for offer in offers {
-            match self.withdraw(&offer).await {
+        self.commit(commit).await.map(|_| ())
+    }
+
+    /// Withdraws the offers of derived data that is gone. Each is then forgotten, so that another offer can have its id; one
+    /// that could not be withdrawn is tried again when ended things are looked at.
+    async fn withdraw_onward(&self, derived: &DerivedRow) -> Result<(), Refusal> {
+        let gone = |now: &DerivedRow| now.copy == derived.copy && now.state == CopyState::Destroyed;
+        let row = self.derived_row(&derived.dataset).await?.value.filter(gone);
+        let mut withdrawn = BTreeSet::new();
+        for offer in row.map(|row| row.offers).unwrap_or_default() {
+            match retry!(self.withdraw(&offer)) {
                 Err(refusal) if !refusal.is("offer-unknown") => {
                     tracing::error!(%offer, %refusal, "an offer of derived data that is gone could not be withdrawn");
                 }
-                _ => {}
+                _ => {
+                    withdrawn.insert(offer);
+                }
             }
         }
-        Ok(())
+        if withdrawn.is_empty() { Ok(()) } else { retry!(self.forget_onward(derived, &withdrawn)) }
+    }
+
+    async fn forget_onward(&self, derived: &DerivedRow, withdrawn: &BTreeSet<OfferId>) -> Result<(), Refusal> {
+        let row = self.derived_row(&derived.dataset).await?;
+        let Some(mut now) = row.value.clone() else { return Ok(()) };
+        now.offers.retain(|offer| !withdrawn.contains(offer));
+        let mut commit = Commit::new();
+        commit.put(&row, &now).map_err(refuse("internal"))?;
+        self.commit(commit).await.map(|_| ())
     }
 }

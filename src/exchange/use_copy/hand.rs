@@ -1,7 +1,7 @@
 //! Handing over: what happens to the plaintext once a use was decided.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -188,12 +188,16 @@ impl Exchange {
             return Ok(Handed::Stream(given.stream(vault::to_stream(stop, feed))));
         };
         let entry = self.open_uses.handovers.begin(given.view(&application));
-        let done = match &application.way {
-            Way::Pipe { command } => given.on_pipe(command, handing.quiet, feed, &entry),
-            Way::File { path } => given.in_file(path, handing.keep_seconds, self.clock.now(), feed, &entry).await,
-            Way::Http { url, method } => given.by_request(url, *method, feed, &entry).await,
-        };
-        done.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))
+        let now = self.clock.now();
+        match application.way {
+            Way::Pipe { command } => given
+                .on_pipe(&command, handing.quiet, feed, &entry)
+                .inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone()))),
+            Way::File { path } => {
+                to_its_end(&entry, given.in_file(path, handing.keep_seconds, now, feed, entry.clone())).await
+            }
+            Way::Http { url, method } => to_its_end(&entry, given.by_request(url, method, feed, entry.clone())).await,
+        }
     }
 
     /// A use through an application; waits a moment for its end.
@@ -304,14 +308,14 @@ impl Given {
 
     async fn in_file(
         self,
-        folder: &Path,
+        folder: PathBuf,
         keep_seconds: u64,
         now: Timestamp,
         feed: impl Feed,
-        entry: &Arc<Entry>,
+        entry: Arc<Entry>,
     ) -> Result<Handed, Refusal> {
         let name = format!("{}.data", self.receipt.as_str().rsplit(':').next().unwrap_or_default());
-        let (folder, stop) = (folder.to_owned(), self.watch.stop.clone());
+        let stop = self.watch.stop.clone();
         let path = tokio::task::spawn_blocking(move || vault::to_file(&folder, &name, stop, feed))
             .await
             .map_err(refuse("internal"))??;
@@ -323,17 +327,30 @@ impl Given {
 
     async fn by_request(
         self,
-        url: &str,
+        url: String,
         method: Method,
         feed: impl Feed,
-        entry: &Arc<Entry>,
+        entry: Arc<Entry>,
     ) -> Result<Handed, Refusal> {
         let stop = self.watch.stop.clone();
         let plain = vault::to_stream(stop.clone(), feed);
-        let status = vault::to_address(url, method, self.length, stop, plain).await?;
+        let status = vault::to_address(&url, method, self.length, stop, plain).await?;
         entry.end(|view| view.status = Some(status));
         Ok(Handed::Over(entry.view.borrow().clone()))
     }
+}
+
+/// Hands over in a task of its own. Whoever asked may hang up at any moment, and his request is dropped with him: the file
+/// that is being written then must still be removed, and the use still end.
+async fn to_its_end(
+    entry: &Arc<Entry>,
+    handing: impl Future<Output = Result<Handed, Refusal>> + Send + 'static,
+) -> Result<Handed, Refusal> {
+    let entry = entry.clone();
+    let task = tokio::spawn(async move {
+        handing.await.inspect_err(|refusal| entry.end(|view| view.problem = Some(refusal.clone())))
+    });
+    task.await.map_err(refuse("internal"))?
 }
 
 /// Whether an application may read this at all, and is still what was registered.
