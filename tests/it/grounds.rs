@@ -139,7 +139,7 @@ async fn a_consent_that_is_withdrawn_ends_what_rested_on_it() {
 
     assert!(exchange.withdraw_consent(&body("nothing")).await.unwrap_err().is("consent-unknown"));
     assert!(exchange.withdraw_consent(&body("other")).await.unwrap().is_empty(), "nothing rests on that one");
-    assert_eq!(exchange.withdraw_consent(&body("credit")).await.unwrap(), [agreement.clone()]);
+    assert_eq!(exchange.withdraw_consent(&body("credit")).await.unwrap(), std::slice::from_ref(&agreement));
     for _ in 0..200 {
         if consumer.node.exchange.agreement_row(&agreement).await.unwrap().state == AgreementState::Revoked {
             break;
