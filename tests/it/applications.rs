@@ -556,6 +556,8 @@ async fn a_terminal_gets_nothing_more_once_the_agreement_is_revoked() {
     while exchange.agreement_row(&agreement).await.unwrap().state.as_str() == "active" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // the row can be read a moment before the stream's own watch has seen it
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let error = used.data.recv().await.unwrap().unwrap_err().to_string();
     assert!(error.contains("agreement-revoked"), "{error}");
     assert!(used.data.recv().await.is_none());
