@@ -83,6 +83,10 @@ async fn a_small_scenario_has_every_kind_of_step_and_holds() {
     let text = fs::read_to_string(small().join("scenario.toml")).unwrap();
     let kinds: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("do = ")).collect();
     assert_eq!(kinds.len(), 24, "{kinds:?}");
+    let documented = fs::read_to_string(root().join("docs/scenarios.md")).unwrap();
+    for kind in kinds {
+        assert!(documented.contains(&format!("| `{}` |", kind.trim_matches('"'))), "docs/scenarios.md lacks {kind}");
+    }
     let report = play(&small(), Voice::Silent, Lang::En).await.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!((report.steps, report.denials.len()), (text.matches("[[step]]").count(), 5));
 }

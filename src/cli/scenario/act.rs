@@ -10,23 +10,22 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use totp_rs::{Builder, Secret, Totp};
+use totp_rs::Totp;
 
 use super::{
     check::Seen,
-    format::{Scenario, length},
+    format::Scenario,
     step::{Act, App, Code, Derive, Fetch, Use},
 };
 use crate::{
-    agreement::{AgreementState, ApprovalState, Approver},
+    agreement::{AgreementState, Approver},
     cli::{
         data_folder, refused,
-        stage::{Actor, Teller, missing, until},
+        stage::{Actor, Teller, until},
     },
     error::Refusal,
     exchange::{
-        ConsentBody, DerivedRequest, Enrolment, FetchRequest, Handed, Handing, NewApprover, PaymentBody, Registration,
-        UseRequest, With,
+        DerivedRequest, FetchRequest, Handed, Handing, NewApprover, PaymentBody, Registration, UseRequest, With,
     },
     id::{AgreementId, DatasetId, OfferId},
     protocol::extension::Software,
@@ -46,9 +45,9 @@ pub struct Play<'a> {
     pub(super) clock: Arc<ManualClock>,
     pub(super) actors: BTreeMap<String, Actor>,
     pub(super) agreements: BTreeMap<String, Agreed>,
-    approvers: BTreeMap<(String, String), Approver>,
+    pub(super) approvers: BTreeMap<(String, String), Approver>,
     /// By provider, participant and person.
-    factors: BTreeMap<(String, String, String), Factor>,
+    pub(super) factors: BTreeMap<(String, String, String), Factor>,
     /// How many receipts of each party have been shown.
     shown: BTreeMap<String, u64>,
 }
@@ -64,10 +63,10 @@ pub struct Agreed {
 }
 
 /// A person's one-time codes.
-struct Factor {
-    codes: Totp,
+pub(super) struct Factor {
+    pub codes: Totp,
     /// The last interval whose code was used.
-    used: Option<i64>,
+    pub used: Option<i64>,
 }
 
 /// Done, or refused; an error is neither, and ends the scenario.
@@ -159,10 +158,7 @@ impl<'a> Play<'a> {
                 teller.check(true, format!("{consumer} knows of it"), format!("{consumer} 已获知"))?;
                 Ok(Ok(()))
             }
-            Act::RevokePeer { at, peer, reason } => {
-                let peer = self.actor(peer)?.did().clone();
-                Ok(self.actor(at)?.node.exchange.revoke_peer(&peer, reason).await)
-            }
+            Act::RevokePeer { at, peer, reason } => self.revoke_peer(at, peer, reason, teller).await,
             Act::Wait { time } => self.wait(time, teller).await,
             Act::Duties { at, overdue } => self.duties(at, *overdue, teller).await,
             Act::Race { by, under, purpose, times, succeed } => {
@@ -263,6 +259,23 @@ impl<'a> Play<'a> {
             let agreed = Agreed { id, provider: with.to_owned(), consumer: by.to_owned(), last: None };
             self.agreements.insert(name.to_owned(), agreed);
         }
+        Ok(Ok(()))
+    }
+
+    async fn revoke_peer(&self, at: &str, peer: &str, reason: &str, teller: &mut Teller) -> Came {
+        let (provider, peer) = (self.actor(at)?, self.actor(peer)?);
+        done!(provider.node.exchange.revoke_peer(peer.did(), reason).await);
+        // its open connections were cut: it hears why on the next one
+        until("the peer hears that it was revoked", async || {
+            let answer = peer.node.exchange.catalog_of(&provider.did().clone().into()).await;
+            Ok(answer.is_err_and(|refusal| !refusal.is("peer-unreachable")))
+        })
+        .await?;
+        teller.check(
+            true,
+            format!("{} is not heard any more", peer.did()),
+            format!("{} 的请求不再受理", peer.did()),
+        )?;
         Ok(Ok(()))
     }
 
@@ -367,7 +380,7 @@ impl<'a> Play<'a> {
         let wanted = Registration {
             application: Application {
                 name: app.name.clone(),
-                way: Way::Pipe { command: app.pipe.clone() },
+                way: Way::Pipe { command: app.command.clone() },
                 algorithm: None,
                 models: app.models.clone(),
                 environment: app.env.clone(),
@@ -399,95 +412,6 @@ impl<'a> Play<'a> {
                 row.parents.len()
             ),
             format!("`{}` 已密封入库；其 {} 个来源的策略继续有效", row.dataset, row.parents.len()),
-        )?;
-        Ok(Ok(()))
-    }
-
-    // === what people put on record ===
-
-    async fn decide(&self, at: &str, by: &str, role: &str, no: Option<&str>, teller: &mut Teller) -> Came {
-        let approver = self
-            .approvers
-            .get(&(at.to_owned(), by.to_owned()))
-            .with_context(|| format!("by = \"{by}\": no step before makes that approver at {at}"))?;
-        let exchange = &self.actor(at)?.node.exchange;
-        let waiting = done!(exchange.approvals().await);
-        let oldest = waiting.into_iter().find(|one| one.role == role && one.state == ApprovalState::Open);
-        let Some(oldest) = oldest else {
-            let nothing = format!("nothing at {at} waits for the role `{role}`");
-            return Ok(Err(Refusal::new("approval-unknown", nothing)));
-        };
-        done!(exchange.decide_approval(approver, &oldest.id, no).await);
-        let (who, what) = (&oldest.object.principal, format!("{}, {}", oldest.object.action, oldest.object.purpose));
-        let (en, zh) = if no.is_some() { ("refused", "不批准") } else { ("approved", "批准") };
-        teller.check(true, format!("{by} {en} exactly this: {who}, {what}"), format!("{by} {zh}：{who}，{what}"))?;
-        Ok(Ok(()))
-    }
-
-    fn consent(&self, of: &str, dataset: &str, name: &str, reference: &str) -> anyhow::Result<ConsentBody> {
-        Ok(ConsentBody {
-            name: name.to_owned(),
-            participant: self.actor(of)?.did().clone().into(),
-            dataset: DatasetId::parse(dataset).context("`dataset`")?,
-            reference: reference.to_owned(),
-            until: None,
-        })
-    }
-
-    async fn enrol(&mut self, at: &str, of: &str, person: &str) -> Came {
-        let enrolment = Enrolment { participant: self.actor(of)?.did().clone().into(), person: person.to_owned() };
-        let uri = done!(self.actor(at)?.node.exchange.enrol(&enrolment).await);
-        let secret = uri.split("secret=").nth(1).and_then(|rest| rest.split('&').next());
-        let secret = Secret::try_from_base32(secret.context("an enrolment shows a secret")?);
-        let codes = Builder::new().with_secret(secret.map_err(|error| anyhow::anyhow!("{error}"))?).build()?;
-        self.factors.insert((at.to_owned(), of.to_owned(), person.to_owned()), Factor { codes, used: None });
-        Ok(Ok(()))
-    }
-
-    // === time ===
-
-    async fn wait(&self, time: &str, teller: &mut Teller) -> Came {
-        self.clock.advance(length(time).map_err(anyhow::Error::msg)?);
-        for actor in self.actors.values() {
-            done!(actor.node.exchange.finish_ended().await);
-            done!(actor.node.exchange.do_duties().await);
-        }
-        self.settle().await?;
-        let now = self.clock.now();
-        teller.check(true, format!("everybody's clock shows {now}"), format!("各方时钟为 {now}"))?;
-        Ok(Ok(()))
-    }
-
-    /// What consumers did is told to providers; whoever is not reachable any more is not waited for.
-    async fn settle(&self) -> anyhow::Result<()> {
-        for agreed in self.agreements.values() {
-            let (provider, consumer) = (self.actor(&agreed.provider)?, self.actor(&agreed.consumer)?);
-            if self.talk(provider, consumer) {
-                until("the provider has what the consumer wrote", async || {
-                    Ok(missing(consumer, provider, &agreed.id).await? == 0)
-                })
-                .await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn duties(&self, at: &str, overdue: bool, teller: &mut Teller) -> Came {
-        let duties = done!(self.actor(at)?.node.exchange.duties().await);
-        for duty in &duties {
-            let state = match (&duty.overdue[..], duty.deleted) {
-                ([], Some(when)) => format!("{}: {} {when}", duty.duties.join("; "), teller.pick("deleted", "已删除")),
-                ([], None) => format!("{}: {}", duty.duties.join("; "), teller.pick("not due yet", "未到期")),
-                (late, _) => format!("{}: {}", late.join("; "), teller.pick("overdue", "逾期")),
-            };
-            teller.show(&format!("{} {state}", duty.consumer));
-        }
-        let late = duties.iter().filter(|duty| !duty.overdue.is_empty()).count();
-        let all = duties.len();
-        teller.check(
-            (late > 0) == overdue,
-            format!("of {all} releases with duties, {late} have one that is overdue"),
-            format!("{all} 次负有义务的放行中，{late} 次有逾期义务"),
         )?;
         Ok(Ok(()))
     }

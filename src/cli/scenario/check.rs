@@ -14,7 +14,10 @@ use crate::{
 /// Holds what came of a step against what the file says.
 pub fn expected(step: &Step, came: Result<(), Refusal>, teller: &mut Teller) -> anyhow::Result<()> {
     match (&step.expect, came) {
-        (None, Ok(())) => Ok(()),
+        (None, Ok(())) => match &step.deny {
+            Some(deny) => teller.check(true, format!("so it is denied: {deny}"), format!("由此拒绝：{deny}")),
+            None => Ok(()),
+        },
         (None, Err(refusal)) => teller.check(
             false,
             format!("it is done; but it was refused: {refusal}"),
@@ -27,14 +30,16 @@ pub fn expected(step: &Step, came: Result<(), Refusal>, teller: &mut Teller) -> 
         ),
         (Some(code), Err(refusal)) => {
             let says = step.says.as_deref().unwrap_or_default();
-            let right = refusal.is(code) && refusal.sentence.contains(says);
-            let but = format!("`{code}` {says}: {refusal}");
-            if right {
+            if refusal.is(code) && refusal.sentence.contains(says) {
                 let deny = step.deny.as_ref().map(|deny| format!(" ({deny})")).unwrap_or_default();
-                teller.check(true, format!("refused{deny}: {refusal}"), format!("被拒{deny}：{refusal}"))
-            } else {
-                teller.check(false, format!("it is refused with {but}"), format!("应当被拒 {but}"))
+                return teller.check(true, format!("refused{deny}: {refusal}"), format!("被拒{deny}：{refusal}"));
             }
+            let wanted = if says.is_empty() { format!("`{code}`") } else { format!("`{code}` and “{says}”") };
+            teller.check(
+                false,
+                format!("it is refused with {wanted}; but: {refusal}"),
+                format!("应当以 {wanted} 被拒，实为：{refusal}"),
+            )
         }
     }
 }

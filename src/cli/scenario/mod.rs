@@ -14,7 +14,9 @@ mod cast;
 mod check;
 mod evidence;
 mod format;
+mod people;
 mod step;
+mod time;
 
 use std::{
     convert::Infallible,

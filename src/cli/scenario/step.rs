@@ -172,9 +172,9 @@ pub struct App {
     pub name: String,
     #[serde(default)]
     pub kind: AppKind,
-    /// Program and arguments.
+    /// Program, by its whole path, and arguments.
     #[serde(default = "cat")]
-    pub pipe: Vec<String>,
+    pub command: Vec<String>,
     #[serde(default)]
     pub algorithm: Option<Sha256>,
     #[serde(default)]
