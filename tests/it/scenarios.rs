@@ -25,6 +25,7 @@ fn folders() -> Vec<PathBuf> {
         .filter(|path| path.join("scenario.toml").is_file())
         .collect();
     folders.sort();
+    assert_eq!(folders.len(), 8, "the eight scenarios of the data space");
     folders
 }
 
