@@ -339,29 +339,38 @@ impl Exchange {
         }
         // what the caller no longer waits for is done all the same
         let exchange = self.clone();
-        let revoking = tokio::spawn(async move { exchange.revoke_what_rested_on(&consent).await });
+        let revoking = tokio::spawn(async move {
+            let agreements = exchange.agreements().await?;
+            Ok(exchange.revoke_what_rested_on(&consent, &agreements).await)
+        });
         revoking.await.map_err(refuse("internal"))?
     }
 
     /// Ends what rested on consents that are withdrawn: what a crash, or an agreement that could not be ended, left.
     pub async fn finish_withdrawals(&self) -> Result<(), Refusal> {
-        for consent in self.consents().await?.iter().filter(|consent| consent.withdrawn.is_some()) {
-            self.revoke_what_rested_on(consent).await?;
+        let mut withdrawn = self.consents().await?;
+        withdrawn.retain(|consent| consent.withdrawn.is_some());
+        if withdrawn.is_empty() {
+            return Ok(());
+        }
+        let agreements = self.agreements().await?;
+        for consent in &withdrawn {
+            self.revoke_what_rested_on(consent, &agreements).await;
         }
         Ok(())
     }
 
     /// One that can't be ended now keeps no other from its end: it is tried again.
-    async fn revoke_what_rested_on(&self, consent: &ConsentRow) -> Result<Vec<AgreementId>, Refusal> {
+    async fn revoke_what_rested_on(&self, consent: &ConsentRow, agreements: &[AgreementRow]) -> Vec<AgreementId> {
         let (now, why) = (self.clock.now(), withdrawn(consent));
         let mut revoked = Vec::new();
-        for agreement in self.agreements().await? {
+        for agreement in agreements {
             let about = agreement.ours == Party::Provider
                 && *agreement.peer() == consent.participant
                 && agreement.agreement.dataset == consent.dataset
                 && agreement.in_force(now).is_ok();
             // whether it rests on it can't be said: then it does
-            if !about || !self.rests_on_consent(&agreement, &consent.name).unwrap_or(true) {
+            if !about || !self.rests_on_consent(agreement, &consent.name).unwrap_or(true) {
                 continue;
             }
             match self.revoke_agreement(agreement.id(), &why.sentence).await {
@@ -372,7 +381,7 @@ impl Exchange {
                 }
             }
         }
-        Ok(revoked)
+        revoked
     }
 
     async fn commit_consent(

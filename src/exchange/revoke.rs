@@ -4,7 +4,13 @@ use crate::{
     agreement::{AgreementRow, AgreementState, Status},
     crypto::jws::{self, Kid, Typ},
     error::Refusal,
-    exchange::{Exchange, open::Process, refuse, retry, rows::About, use_copy::consumes},
+    exchange::{
+        Exchange,
+        open::Process,
+        refuse, retry,
+        rows::About,
+        use_copy::{consumes, key_destroyed},
+    },
     id::{AgreementId, Did, Pid},
     identity::{Peer, PeerState},
     protocol::{
@@ -156,10 +162,7 @@ impl Exchange {
     async fn end_agreement(&self, id: &AgreementId, state: AgreementState, why: Refusal) -> Result<(), Refusal> {
         retry!(self.mark_ended(id, state, &why))?;
         for copy in self.copies(Some(id)).await? {
-            let why = Refusal::new(
-                "key-destroyed",
-                "the keying material of this copy was overwritten and removed; what remains is ciphertext",
-            );
+            let why = key_destroyed();
             self.destroy_copy(copy, None, why).await?;
         }
         self.finish_derived().await

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::{
     ColumnRule, Columns, Comparison, Filter, FilterError, FilterExpr, Obligations,
-    problem::{did_you_mean, harmless, nearest},
+    problem::{did_you_mean, harmless},
 };
 
 /// Columns and rows that a request asks for (TC609-6-2025-14 C.6, dataField 数据字段 and valueExpression 数据字段值).
@@ -82,7 +82,7 @@ impl Asked {
         let Some(fields) = &self.fields else { return Ok(columns.iter().map(|column| column.name.clone()).collect()) };
         for field in fields {
             if columns.get(field).is_none() {
-                let suggestion = nearest(field, columns.iter().map(|column| column.name.as_str())).map(str::to_owned);
+                let suggestion = columns.nearest(field).map(str::to_owned);
                 return Err(AskError::Column { column: harmless(field), suggestion });
             }
         }

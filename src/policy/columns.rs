@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
+use crate::policy::problem::nearest;
+
 /// Most columns of a dataset.
 const MAX: usize = 10_000;
 
@@ -95,6 +97,11 @@ impl Columns {
     /// The column of this name.
     pub fn get(&self, name: &str) -> Option<&Column> {
         self.0.iter().find(|column| column.name == name)
+    }
+
+    /// The known name nearest to what was written, if it is near.
+    pub(super) fn nearest(&self, written: &str) -> Option<&str> {
+        nearest(written, self.0.iter().map(|column| column.name.as_str()))
     }
 
     /// Its place, from 0.

@@ -94,7 +94,7 @@ impl Slice {
         }
         context.sort_unstable_by_key(|(fact, _)| fact.name());
         // what has been done for it is part of a request only where something is demanded
-        let demands = facts.action.waits() && self.policies.values().any(|policy| !policy.before.is_empty());
+        let demands = facts.action.waits() && !self.demands_first().is_empty();
         let request = request::canonical(facts, &context, demands);
         let (mut verdict, policies, mut reason) = match request {
             Some(_) => self.judge(facts, &context, &missing),

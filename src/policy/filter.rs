@@ -12,7 +12,7 @@ use sqlparser::{
 
 use crate::policy::{
     ColumnKind, Columns,
-    problem::{did_you_mean, harmless, nearest},
+    problem::{did_you_mean, harmless},
 };
 
 /// Longest expression, in bytes.
@@ -363,7 +363,7 @@ fn column(expr: &Expr, columns: &Columns) -> Result<(String, ColumnKind), Filter
 fn named_column(name: &str, columns: &Columns) -> Result<(String, ColumnKind), FilterError> {
     let column = columns.get(name).ok_or_else(|| FilterError::Column {
         column: harmless(name),
-        suggestion: nearest(name, columns.iter().map(|column| column.name.as_str())).map(str::to_owned),
+        suggestion: columns.nearest(name).map(str::to_owned),
     })?;
     Ok((column.name.clone(), column.kind))
 }

@@ -174,7 +174,7 @@ impl Obligation {
             columns.get(wanted).map(|column| column.name.clone()).ok_or_else(|| ObligationError::Column {
                 name,
                 column: harmless(wanted),
-                suggestion: nearest(wanted, columns.iter().map(|column| column.name.as_str())).map(str::to_owned),
+                suggestion: columns.nearest(wanted).map(str::to_owned),
             })
         };
         let typed = |wanted: &str, kinds: &[ColumnKind], needs| {

@@ -114,6 +114,8 @@ pub struct Slice {
     pub(super) floors: Vec<Obligation>,
     floor_texts: Vec<(&'static str, String)>,
     mentions: HashMap<Action, BTreeSet<ContextFact>>,
+    /// Everything that some permit wants done first.
+    first: BTreeSet<Before>,
     named: BTreeSet<String>,
     sha256: Sha256,
 }
@@ -204,7 +206,8 @@ impl Slice {
             "schema": schema_sha256(),
         });
         let sha256 = sha256(&canonical_json(&content).map_err(|error| PolicyError::Schema(error.to_string()))?);
-        Ok(Self { set, policies, floors, floor_texts, mentions, named, sha256 })
+        let first = policies.values().flat_map(|policy: &Compiled| policy.before.iter().cloned()).collect();
+        Ok(Self { set, policies, floors, floor_texts, mentions, first, named, sha256 })
     }
 
     /// The facts that a decision on this action needs: those that any policy which may apply to it mentions.
@@ -258,8 +261,8 @@ impl Slice {
     }
 
     /// Everything that some permit wants done first.
-    pub fn demands_first(&self) -> BTreeSet<Before> {
-        self.policies.values().flat_map(|policy| policy.before.iter().cloned()).collect()
+    pub const fn demands_first(&self) -> &BTreeSet<Before> {
+        &self.first
     }
 
     /// The floors as they are written, and whose they are.

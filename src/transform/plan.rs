@@ -370,9 +370,9 @@ impl Made {
         row: &'a R,
         scratch: &'a mut String,
     ) -> Result<&'a str, TransformError> {
-        match self.kinds[at] {
-            Kind::Same => Ok(row.text(output[at].place, scratch)?),
-            Kind::Text | Kind::Marked => Ok(&self.texts[at]),
+        match self.made(at) {
+            Some(text) => Ok(text),
+            None => Ok(row.text(output[at].place, scratch)?),
         }
     }
 
@@ -384,9 +384,17 @@ impl Made {
         row: &'a R,
         scratch: &'a mut String,
     ) -> Result<&'a str, TransformError> {
+        match self.made(at) {
+            Some(text) => Ok(text),
+            None => Ok(row.distinct(output[at].place, scratch)?),
+        }
+    }
+
+    /// What was made of a column's value; none where it leaves as it is.
+    fn made(&self, at: usize) -> Option<&str> {
         match self.kinds[at] {
-            Kind::Same => Ok(row.distinct(output[at].place, scratch)?),
-            Kind::Text | Kind::Marked => Ok(&self.texts[at]),
+            Kind::Same => None,
+            Kind::Text | Kind::Marked => Some(&self.texts[at]),
         }
     }
 

@@ -21,6 +21,14 @@ use crate::{
 /// Policy errors that may hide a `forbid`.
 const UNDECIDED: [&str; 3] = ["fact-missing", "fact-mistyped", "policy-error"];
 
+/// Why a copy can't be opened any more, as the receipt says it.
+pub(in crate::exchange) fn key_destroyed() -> Refusal {
+    Refusal::new(
+        "key-destroyed",
+        "the keying material of this copy was overwritten and removed; what remains is ciphertext",
+    )
+}
+
 impl Exchange {
     /// Gives a copy, or a derived dataset, up: its key is destroyed, and the provider told. That is no use of the data, so
     /// that no permit is needed; but a policy that forbids it (a retention) is kept to.
@@ -60,10 +68,7 @@ impl Exchange {
             None => {
                 let held =
                     self.copies(None).await?.into_iter().find(|copy| copy.value().id == id).ok_or_else(destroyed)?;
-                let why = Refusal::new(
-                    "key-destroyed",
-                    "the keying material of this copy was overwritten and removed; what remains is ciphertext",
-                );
+                let why = key_destroyed();
                 let decision = decisions.first().map(|decision| (decision, request.purpose.as_str()));
                 self.destroy_copy(held, decision, why).await?;
             }

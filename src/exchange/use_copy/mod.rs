@@ -36,6 +36,7 @@ use crate::{
 
 pub(in crate::exchange) use self::{
     decide::{How, extent, why_not},
+    delete::key_destroyed,
     target::Target,
 };
 pub use self::{

@@ -6,7 +6,7 @@ use super::{Finding, Level, Looked, atoms};
 use crate::{
     policy::{
         Columns,
-        problem::{did_you_mean, nearest},
+        problem::did_you_mean,
         workbench::{Piece, PieceKind, Said, anatomy::path_of},
     },
     time::Timestamp,
@@ -100,7 +100,7 @@ fn slip(path: &str, text: &str, columns: Option<&Columns>) -> Option<(&'static s
             Some(unknown_code(path, text, "SHA-256 in 64 small hexadecimal digits"))
         }
         "context.dataField" if columns.is_some_and(|columns| columns.get(text).is_none()) => {
-            let near = columns.and_then(|columns| nearest(text, columns.iter().map(|column| column.name.as_str())));
+            let near = columns.and_then(|columns| columns.nearest(text));
             let said = Said::new(
                 format!("the dataset has no column `{text}`{}", did_you_mean(near, "")),
                 format!("数据集没有字段 {text}"),
